@@ -1,0 +1,74 @@
+"""The parts of a U-Net that FRESCO guides, found by their standard names in diffusers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from diffusers.models.attention_processor import Attention
+from torch import nn
+
+from fresco.errors import UnsupportedModel
+
+#: Decoder blocks whose self-attention is guided (paper, section 3.2; SD 1.5 counts from 0).
+ATTENTION_BLOCKS = (2, 3)
+#: Decoder blocks whose input features are optimised (paper, section 3.3).
+FEATURE_BLOCKS = (0, 1, 2, 3)
+
+
+def up_blocks(unet: nn.Module, indices: Sequence[int] = FEATURE_BLOCKS) -> dict[int, nn.Module]:
+    """Return the decoder blocks `indices` of `unet`.
+
+    Raises:
+        UnsupportedModel: the model has no such blocks.
+    """
+    blocks = getattr(unet, "up_blocks", None)
+    count = len(blocks) if isinstance(blocks, nn.ModuleList) else 0
+    missing = [index for index in indices if not 0 <= index < count]
+    if not isinstance(blocks, nn.ModuleList) or missing:
+        raise UnsupportedModel(
+            f"{type(unet).__name__} has {count} up blocks, but FRESCO is asked to guide "
+            f"{list(indices)}; use a U-Net with the layout of Stable Diffusion 1.5, "
+            "or name the blocks that this one has."
+        )
+    return {index: blocks[index] for index in indices}
+
+
+def self_attentions(
+    unet: nn.Module, indices: Sequence[int] = ATTENTION_BLOCKS
+) -> dict[str, Attention]:
+    """Return the self-attention layers of the decoder blocks `indices`, by name, in running order.
+
+    Raises:
+        UnsupportedModel: a block is missing, has no self-attention, or one of another kind than
+            Stable Diffusion's.
+    """
+    layers: dict[str, Attention] = {}
+    for index, block in up_blocks(unet, indices).items():
+        found = {
+            f"up_blocks.{index}.{name}": module
+            for name, module in block.named_modules()
+            if name.endswith("attn1") and isinstance(module, Attention)
+        }
+        if not found:
+            raise UnsupportedModel(
+                f"up block {index} of {type(unet).__name__} has no self-attention to guide; "
+                "use a U-Net with the layout of Stable Diffusion 1.5, or name other blocks."
+            )
+        layers.update(found)
+    for name, layer in layers.items():
+        _check_plain(name, layer)
+    return layers
+
+
+def _check_plain(name: str, layer: Attention) -> None:
+    extras = ("group_norm", "spatial_norm", "norm_q", "norm_k")
+    present = [extra for extra in extras if getattr(layer, extra, None) is not None]
+    if layer.to_k is None or layer.to_v is None:
+        present.append("shared keys and values")
+    if layer.residual_connection or layer.rescale_output_factor != 1:
+        present.append("residual_connection")
+    if present:
+        raise UnsupportedModel(
+            f"the self-attention {name} uses {', '.join(present)}, which Stable Diffusion's "
+            "does not have and FRESCO-guided attention does not define."
+        )

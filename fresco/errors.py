@@ -1,0 +1,23 @@
+"""The errors of the method: what could not be done, and how to mend it."""
+
+from __future__ import annotations
+
+
+class FrescoError(Exception):
+    """Anything the method refuses; the message says what, where and how to mend it."""
+
+
+class InvalidInput(FrescoError, ValueError):
+    """A value handed in by the caller cannot be worked on."""
+
+
+class UnsupportedModel(FrescoError):
+    """The model lacks a part that the method guides."""
+
+
+class MissingExtra(FrescoError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+
+class MissingWeights(FrescoError, FileNotFoundError):
+    """Weights are not on this machine; the message names the command that brings them."""

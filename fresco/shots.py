@@ -1,0 +1,53 @@
+"""Cuts, found by PySceneDetect on frames that somebody else decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+
+import cv2
+from scenedetect import ContentDetector, FrameTimecode
+from torch import Tensor
+
+from fresco.errors import InvalidInput
+from fresco.frames import stack
+
+#: PySceneDetect's own default: how much hue, saturation and brightness change at a cut, 0 to 255.
+THRESHOLD = 27.0
+#: The detector judges frames of about this width (its own default too).
+_WIDTH = 256
+
+
+def find_cuts(
+    frames: Iterable[Tensor], rate: Fraction, threshold: float = THRESHOLD, shortest: int = 10
+) -> list[int]:
+    """Return the first frame of every shot but the first.
+
+    One frame is held at a time, so `frames` may be a stream of any length.
+
+    frames: (N, 3, H, W), or any iterable of (3, H, W); float RGB in [0, 1]
+    rate: frames per second
+    threshold: of the content detector; lower finds more cuts
+    shortest: frames that a shot has at least
+
+    Raises:
+        InvalidInput: no frames, or values that are no image.
+    """
+    detector = ContentDetector(threshold=threshold, min_scene_len=shortest)
+    cuts: list[FrameTimecode] = []
+    time = FrameTimecode(0, fps=rate)
+    index = -1
+    for index, frame in enumerate(frames):
+        time = FrameTimecode(index, fps=rate)
+        cuts += detector.process_frame(time, _small_bgr(frame))
+    if index < 0:
+        raise InvalidInput("there are no frames; give at least one.")
+    cuts += detector.post_process(time)
+    return [cut.frame_num for cut in cuts]
+
+
+def _small_bgr(frame: Tensor) -> cv2.typing.MatLike:
+    image = stack([frame])[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
+    factor = max(1, image.shape[1] // _WIDTH)
+    size = (max(1, image.shape[1] // factor), max(1, image.shape[0] // factor))
+    return cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
