@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fresco.errors import InvalidInput, MissingExtra, MissingWeights
+from fresco.frames import to_bytes
 
 
 class FlowEstimator(Protocol):
@@ -117,8 +118,9 @@ def estimator(name: str) -> FlowEstimator:
 
 
 def _grey(frames: Tensor) -> list[NDArray[np.uint8]]:
-    images = frames.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return [np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8) for image in images]
+    return [
+        np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8) for image in to_bytes(frames)
+    ]
 
 
 def _load_raft(weights: Path | None) -> torch.nn.Module:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fresco.errors import InvalidInput
@@ -35,6 +37,16 @@ def stack(frames: Frames) -> Tensor:
     return batch
 
 
+def to_bytes(frames: Frames) -> list[NDArray[np.uint8]]:
+    """Return checked `frames` as 8-bit RGB images (H, W, 3), as OpenCV takes them.
+
+    Raises:
+        InvalidInput: see `stack`.
+    """
+    rounded = stack(frames).detach().clamp(0, 1).mul(255).add_(0.5).to(torch.uint8)
+    return list(rounded.permute(0, 2, 3, 1).contiguous().cpu().numpy())
+
+
 def _stack_images(images: Sequence[Tensor]) -> Tensor:
     if not images:
         raise InvalidInput("there are no frames; give at least one.")
@@ -53,15 +65,17 @@ def _check_values(batch: Tensor) -> None:
         raise InvalidInput(
             f"frames are {batch.dtype}; convert them to float in [0, 1] (divide 8-bit by 255)."
         )
+    # One pass over the pixels: a NaN makes both bounds NaN.
+    low, high = (float(bound) for bound in batch.aminmax())
+    if low >= -_RANGE_SLACK and high <= 1 + _RANGE_SLACK:
+        return
     finite = torch.isfinite(batch).flatten(1).all(dim=1)
     if not bool(finite.all()):
         raise InvalidInput(
             f"frame {int(finite.logical_not().nonzero()[0])} has NaN or infinite values; "
             "decode it again or leave it out."
         )
-    low, high = (float(bound) for bound in batch.aminmax())
-    if low < -_RANGE_SLACK or high > 1 + _RANGE_SLACK:
-        raise InvalidInput(
-            f"frame values run from {low:.3g} to {high:.3g}; scale them to [0, 1] "
-            "(divide 8-bit by 255, add 1 and halve for [-1, 1])."
-        )
+    raise InvalidInput(
+        f"frame values run from {low:.3g} to {high:.3g}; scale them to [0, 1] "
+        "(divide 8-bit by 255, add 1 and halve for [-1, 1])."
+    )

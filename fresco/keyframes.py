@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fresco.errors import InvalidInput
-from fresco.frames import stack
+from fresco.frames import to_bytes
 
 #: The error curve is measured on frames of this short side, rounded to the multiple, and blurred.
 SHORT_SIDE, MULTIPLE, BLUR = 512, 64, 9
@@ -120,13 +120,13 @@ def check(keyframes: Iterable[int], frame_count: int) -> list[int]:
 
 def _softened(frame: Tensor) -> NDArray[np.float32]:
     """One frame as the curve sees it: 8 bit, resized, blurred, in [-1, 1]."""
-    image = stack([frame])[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
+    (image,) = to_bytes([frame])
     factor = SHORT_SIDE / min(image.shape[:2])
     height, width = (int(np.round(side * factor / MULTIPLE)) * MULTIPLE for side in image.shape[:2])
     interpolation = cv2.INTER_LANCZOS4 if factor > 1 else cv2.INTER_AREA
     resized = cv2.resize(image, (width, height), interpolation=interpolation)
     blurred = cv2.GaussianBlur(resized, (BLUR, BLUR), 0)
-    return (blurred.astype(np.float32) / 127.5 - 1).astype(np.float32)
+    return np.asarray(blurred, np.float32) * np.float32(1 / 127.5) - np.float32(1)
 
 
 def _greedy(curve: NDArray[np.float64], s_min: int, s_max: int) -> list[int]:

@@ -10,7 +10,7 @@ from scenedetect import ContentDetector, FrameTimecode
 from torch import Tensor
 
 from fresco.errors import InvalidInput
-from fresco.frames import stack
+from fresco.frames import to_bytes
 
 #: PySceneDetect's own default: how much hue, saturation and brightness change at a cut, 0 to 255.
 THRESHOLD = 27.0
@@ -47,7 +47,7 @@ def find_cuts(
 
 
 def _small_bgr(frame: Tensor) -> cv2.typing.MatLike:
-    image = stack([frame])[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
+    (image,) = to_bytes([frame])
     factor = max(1, image.shape[1] // _WIDTH)
     size = (max(1, image.shape[1] // factor), max(1, image.shape[0] // factor))
     return cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from fresco.errors import InvalidInput
+from fresco.shots import find_cuts
+from tests import clips
+from tests.fresco import cases
+
+NTSC = Fraction(30000, 1001)
+
+
+def two_shots(first: int, second: int) -> Iterator[Tensor]:
+    yield from cases.frames(first, 64, 96, seed=1) * 0.4
+    yield from 1 - cases.frames(second, 64, 96, seed=2) * 0.4
+
+
+def test_a_cut_is_found_at_its_first_frame() -> None:
+    assert find_cuts(two_shots(24, 31), NTSC) == [24]
+
+
+def test_one_shot_has_no_cut() -> None:
+    assert find_cuts(cases.frames(30, 64, 64), NTSC) == []
+    assert find_cuts(cases.frames(1, 64, 64), NTSC) == []
+
+
+@pytest.mark.parametrize("name", ["dog.mp4", "music.mp4"])
+def test_the_real_clips_are_one_shot_each(clip: Callable[[str], Path], name: str) -> None:
+    assert find_cuts(clips.frames(clip(name)), Fraction(25)) == []
+
+
+def test_real_clips_joined_are_cut_where_they_meet(clip: Callable[[str], Path]) -> None:
+    def joined() -> Iterator[Tensor]:
+        for name in ("dog.mp4", "music.mp4"):
+            for index, frame in enumerate(clips.frames(clip(name))):
+                if index == 20:
+                    break
+                yield torch.nn.functional.interpolate(frame[None], size=(96, 128))[0]
+
+    assert find_cuts(joined(), Fraction(25)) == [20]
+
+
+def test_no_frames_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="no frames"):
+        find_cuts([], NTSC)
