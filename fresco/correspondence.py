@@ -178,12 +178,15 @@ def photometric_occlusion(
 
 
 def reduce_bilinear(x: Tensor, scale: int) -> Tensor:
-    """Reduce (N, C, H, W) by `scale` bilinearly: half-pixel centres, no antialiasing."""
-    if scale == 1:
-        return x
-    return F.interpolate(
-        x, scale_factor=1 / scale, mode="bilinear", align_corners=False, antialias=False
-    )
+    """Reduce (..., H, W) by `scale` bilinearly: half-pixel centres, no antialiasing.
+
+    That is the mean of the middle 2 x 2 of every scale x scale pixels, or the middle one of an odd
+    scale; nothing else is read.
+    """
+    height, width = x.shape[-2] // scale * scale, x.shape[-1] // scale * scale
+    whole, middle = x[..., :height, :width], ((scale - 1) // 2, scale // 2)
+    corners = [whole[..., row::scale, column::scale] for row in middle for column in middle]
+    return (corners[0] + corners[1] + corners[2] + corners[3]) / 4
 
 
 class _WarpTokens(torch.autograd.Function):

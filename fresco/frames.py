@@ -26,6 +26,17 @@ def stack(frames: Frames) -> Tensor:
         InvalidInput: no frames, frames of different sizes, not three channels, not float,
             NaN or infinite values, or values outside [0, 1].
     """
+    batch = arrange(frames)
+    check_values(batch)
+    return batch
+
+
+def arrange(frames: Frames) -> Tensor:
+    """Return `frames` as one batch whose shape is checked, but not its values.
+
+    Raises:
+        InvalidInput: no frames, frames of different sizes, or not three channels.
+    """
     batch = frames if isinstance(frames, Tensor) else _stack_images(frames)
     if batch.ndim != 4 or batch.shape[1] != 3:
         raise InvalidInput(
@@ -33,7 +44,6 @@ def stack(frames: Frames) -> Tensor:
         )
     if batch.numel() == 0:
         raise InvalidInput("there are no frames; give at least one.")
-    _check_values(batch)
     return batch
 
 
@@ -60,7 +70,12 @@ def _stack_images(images: Sequence[Tensor]) -> Tensor:
     return torch.stack(tuple(images))
 
 
-def _check_values(batch: Tensor) -> None:
+def check_values(batch: Tensor) -> None:
+    """Check that a batch is float, finite and in [0, 1].
+
+    Raises:
+        InvalidInput: it is not.
+    """
     if not batch.is_floating_point():
         raise InvalidInput(
             f"frames are {batch.dtype}; convert them to float in [0, 1] (divide 8-bit by 255)."

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fresco.correspondence import reduce_bilinear
 from fresco.errors import InvalidInput
-from fresco.frames import Frames, stack
+from fresco.frames import Frames, arrange, check_values
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,16 +64,17 @@ def link(backward: Tensor, occ_backward: Tensor, frames: Frames, scale: int) -> 
     Raises:
         InvalidInput: inputs that do not belong together.
     """
-    batch = stack(frames)
+    batch = arrange(frames)
     if backward.shape != (len(batch), 2, *batch.shape[-2:]):
         raise InvalidInput(
             f"a backward flow of {tuple(backward.shape)} does not belong to frames of "
             f"{tuple(batch.shape)}."
         )
-    # [-1, 1] as in the reference: the same rounding decides the same ties.
-    colours = reduce_bilinear(batch.float() * 2 - 1, scale).flatten(2)
+    # Reduced before they are looked at: only a few of the pixels are ever read.
+    colours = reduce_bilinear(batch, scale)
+    check_values(colours)
     target, lost = _targets(backward[:-1], occ_backward[:-1], scale)
-    partner, broken = _match(target, lost, _colour_errors(colours, target))
+    partner, broken = _match(target, lost, _colour_errors(colours.float().flatten(2), target))
     return _chain(partner, broken)
 
 

@@ -112,7 +112,9 @@ def test_row_blocks_equal_whole_gram_matrices(
     assume(bool((difference[:, off] > 1e-5).all()))
     torch.testing.assert_close(blocked, whole, rtol=1e-4, atol=1e-6)
     (ours,), (plainly,) = torch.autograd.grad(blocked, x), torch.autograd.grad(whole, x)
-    torch.testing.assert_close(ours, plainly, rtol=1e-3, atol=1e-6)
+    # Short tokens magnify rounding by their inverse length.
+    length = x.detach().norm(dim=1, keepdim=True)
+    torch.testing.assert_close(ours * length, plainly * length, rtol=1e-3, atol=1e-6)
 
 
 @given(st.integers(1, 3), st.sampled_from([1, 2]), st.integers(1, 3), st.integers(0, 1000))

@@ -1,0 +1,72 @@
+"""Time and peak memory of one call, each in a fresh process so that none warms the other."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psutil
+
+_MEGABYTE = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one call took: seconds of wall and processor time, bytes above what was there before."""
+
+    wall_s: float
+    cpu_s: float
+    peak_bytes: int
+
+    def __str__(self) -> str:
+        megabytes = self.peak_bytes / _MEGABYTE
+        return f"{self.wall_s:9.3f} s wall {self.cpu_s:9.3f} s CPU {megabytes:8.0f} MB"
+
+
+def measure(call: Callable[[], object], repeat: int = 1) -> Measured:
+    """Run `call` and return its fastest time and largest memory of `repeat` runs."""
+    runs = [_once(call) for _ in range(repeat)]
+    return Measured(
+        min(run.wall_s for run in runs),
+        min(run.cpu_s for run in runs),
+        max(run.peak_bytes for run in runs),
+    )
+
+
+def _once(call: Callable[[], object]) -> Measured:
+    process = psutil.Process()
+    before = process.memory_info().rss
+    peak, done = before, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.002):
+            peak = max(peak, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = call()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    done.set()
+    watcher.join()
+    del result
+    return Measured(wall, cpu, max(0, peak - before))
+
+
+def in_fresh_process(module: str, *arguments: str) -> Measured:
+    """Run ``python -m module arguments``, whose last line of output is what `report` printed."""
+    command = [sys.executable, "-m", module, *arguments]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return Measured(**json.loads(output.strip().splitlines()[-1]))
+
+
+def report(measured: Measured) -> None:
+    """Print `measured` for `in_fresh_process`."""
+    fields = {name: getattr(measured, name) for name in Measured.__slots__}
+    sys.stdout.write(json.dumps(fields) + "\n")
