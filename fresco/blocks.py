@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from diffusers.models.attention_processor import Attention
-from torch import nn
+from torch import Tensor, nn
 
 from fresco.errors import UnsupportedModel
 
@@ -58,6 +59,21 @@ def self_attentions(
     for name, layer in layers.items():
         _check_plain(name, layer)
     return layers
+
+
+def block_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    """Return the features handed to an up block, from the arguments that a hook sees.
+
+    Raises:
+        UnsupportedModel: the block is called in an unknown way.
+    """
+    features = kwargs.get("hidden_states", args[0] if args else None)
+    if not isinstance(features, Tensor):
+        raise UnsupportedModel(
+            "this U-Net calls its up blocks without hidden_states; "
+            "use a U-Net of diffusers' UNet2DConditionModel kind."
+        )
+    return features
 
 
 def _check_plain(name: str, layer: Attention) -> None:

@@ -23,9 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fresco.blocks import up_blocks
+from fresco.blocks import block_input, up_blocks
 from fresco.correspondence import Correspondence, warp
-from fresco.errors import InvalidInput, UnsupportedModel
+from fresco.errors import InvalidInput
 from fresco.warping import Warp
 
 #: Entries of a Gram block held at once (4 MB in float32: it stays in a processor's cache).
@@ -92,21 +92,6 @@ def guided_features(unet: nn.Module, guidance: FeatureGuidance) -> Generator[Fea
             hook = block.register_forward_pre_hook(_input_hook(guidance, index), with_kwargs=True)
             hooks.callback(hook.remove)
         yield guidance
-
-
-def block_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    """Return the features handed to an up block, from the arguments that a hook sees.
-
-    Raises:
-        UnsupportedModel: the block is called in an unknown way.
-    """
-    features = kwargs.get("hidden_states", args[0] if args else None)
-    if not isinstance(features, Tensor):
-        raise UnsupportedModel(
-            "this U-Net calls its up blocks without hidden_states; "
-            "use a U-Net of diffusers' UNet2DConditionModel kind."
-        )
-    return features
 
 
 def optimise(

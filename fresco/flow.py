@@ -129,9 +129,10 @@ def _load_raft(weights: Path | None) -> torch.nn.Module:
             Raft_Large_Weights,
             raft_large,
         )
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
         raise MissingExtra(
-            "RAFT flow needs torchvision: pip install 'fresco-bridge[raft]', or use flow 'dis'."
+            f"RAFT flow needs a torchvision that fits this torch ({error}): "
+            "pip install 'fresco-bridge[raft]', or use flow 'dis'."
         ) from error
     path = weights or _torchvision_download(Raft_Large_Weights.DEFAULT)
     if not path.is_file():

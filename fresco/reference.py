@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fresco.blocks import self_attentions, up_blocks
+from fresco.blocks import block_input, self_attentions, up_blocks
 from fresco.errors import InvalidInput
-from fresco.features import block_input
 
 
 @dataclass(slots=True)

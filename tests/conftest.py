@@ -8,12 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.vectors import Vectors
 
 # Tiny models spend their time waking threads; and one thread is one order of summation.
 torch.set_num_threads(1)
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# No deadlines: the machine may be busy. In CI the same examples every time.
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.register_profile("long", deadline=None, max_examples=2000)
+_PROFILE = "ci" if os.environ.get("CI") else "default"
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", _PROFILE))
 
 REFERENCE, CLIPS = "FRESCO_BRIDGE_REFERENCE", "FRESCO_BRIDGE_CLIPS"
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fresco import features as f
+from fresco.blocks import block_input
 from fresco.correspondence import Correspondence
 from fresco.errors import InvalidInput, UnsupportedModel
 from fresco.reference import record
@@ -259,7 +260,7 @@ def test_a_block_called_by_position_is_optimised_too() -> None:
         result = model.up_blocks[2](x, 1)
     torch.testing.assert_close(result, guidance.optimise(x, 2) + 1)
     with pytest.raises(UnsupportedModel, match="without hidden_states"):
-        f.block_input((), {"sample": x})
+        block_input((), {"sample": x})
 
 
 def test_fuse_carries_the_background_and_leaves_the_subject() -> None:

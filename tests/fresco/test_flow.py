@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,26 @@ HAS_TORCHVISION = importlib.util.find_spec("torchvision") is not None
 needs_torchvision = pytest.mark.skipif(
     not HAS_TORCHVISION, reason="torchvision (extra [raft]) is not installed"
 )
+
+
+_DECLARED: list[torch.library.Library] = []
+
+
+@pytest.fixture
+def torchvision_on_cpu() -> None:
+    """Let torchvision be imported beside a torch build that its compiled operators do not fit.
+
+    RAFT uses none of them; without these two declarations the package's own import stops.
+    """
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError:
+        library = torch.library.Library("torchvision", "DEF")
+        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _DECLARED.append(library)  # the declarations live as long as their library
+        for name in [name for name in sys.modules if name.startswith("torchvision")]:
+            del sys.modules[name]
 
 
 def textured(height: int, width: int) -> torch.Tensor:
@@ -54,6 +76,7 @@ def test_raft_without_torchvision_names_the_extra() -> None:
 
 
 @needs_torchvision
+@pytest.mark.usefixtures("torchvision_on_cpu")
 def test_raft_without_weights_names_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,6 +86,7 @@ def test_raft_without_weights_names_the_command(
 
 
 @needs_torchvision
+@pytest.mark.usefixtures("torchvision_on_cpu")
 def test_raft_runs_from_a_file_at_any_size(tmp_path: Path) -> None:
     from torchvision.models.optical_flow import (  # pyright: ignore[reportMissingImports]
         raft_large,
@@ -78,6 +102,7 @@ def test_raft_runs_from_a_file_at_any_size(tmp_path: Path) -> None:
 
 
 @needs_torchvision
+@pytest.mark.usefixtures("torchvision_on_cpu")
 def test_raft_refuses_a_broken_file(tmp_path: Path) -> None:
     path = tmp_path / "raft.pth"
     path.write_bytes(b"half a download")

@@ -1,0 +1,42 @@
+# Everything is installed into .venv; nothing outside this folder is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The versions that the tests are run with. The project itself declares ranges.
+TORCH := torch==2.13.0
+TORCHVISION := torchvision==0.28.0
+# RAFT needs torchvision's Python code only, not the gigabytes that it asks for; and it stands aside,
+# because transformers would take it for a whole one.
+RAFT := $(VENV)/raft
+
+.PHONY: test test-long lint install benchmarks clean
+
+test: lint
+	$(BIN)/python -m pytest
+	PYTHONPATH=$(RAFT) $(BIN)/python -m pytest tests/fresco/test_flow.py
+
+# What is too long for every change: the property tests with many more examples.
+test-long: install
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/vermin --no-tips --target=3.10- --violations --exclude long fresco
+
+benchmarks: install
+	$(BIN)/python -m tests.benchmarks.method
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	$(BIN)/pip install --quiet --no-deps --upgrade --target $(RAFT) "$(TORCHVISION)"
+	touch $@
+
+clean:
+	rm -rf $(VENV)
