@@ -38,6 +38,9 @@ class AttentionGuidance:
     paths: token count → the paths of that size
     reference: layer name → (2N, tokens, D), the layer's input for the input frames
         (`fresco.reference.record`); only read while `spatial` is on, may be cleared afterwards
+    outsiders: frames behind the N in each half that belong to no path, and whose tokens all others
+        share as keys and values; they themselves attend to themselves (a shared style across a cut)
+    half: which half of `reference` belongs to the batch, when the model is given one half at a time
     spatial, cross_frame, temporal: the three kinds of guidance
     spatial_bias: added to the diagonal of the spatial map, before the softmax
     spatial_scale, temporal_scale: factors on the usual 1/sqrt(d); below 1 they flatten the maps
@@ -47,6 +50,8 @@ class AttentionGuidance:
     unique: Mapping[int, Tensor] = field(default_factory=dict[int, Tensor])
     paths: Mapping[int, Paths] = field(default_factory=dict[int, Paths])
     reference: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    outsiders: int = 0
+    half: int | None = None
     spatial: bool = True
     cross_frame: bool = True
     temporal: bool = True
@@ -110,24 +115,53 @@ class FrescoAttnProcessor:
             # Put on a cross-attention layer by mistake it must not mix text with frames.
             return _plain_attention(attn, hidden_states, encoder_hidden_states, attention_mask)
         self._check(hidden_states, attention_mask)
-        guidance = self.guidance
-        raw_query = _heads(attn, attn.to_q, hidden_states)
-        raw_key = _heads(attn, attn.to_k, hidden_states)
-        value = _heads(attn, attn.to_v, hidden_states)
+        projections = (attn.to_q, attn.to_k, attn.to_v)
+        qkv = [_heads(attn, projection, hidden_states) for projection in projections]
+        if not self.guidance.outsiders:
+            return _project_out(attn, self._guided(attn, *qkv))
+        inside, outside = zip(*(self._part(x) for x in qkv), strict=True)
+        halves = [
+            self._guided(attn, inside[0], inside[1], inside[2], outside[1], outside[2]),
+            _attend(*outside),
+        ]
+        halves = [x.unflatten(0, (len(hidden_states) // self._per_half, -1)) for x in halves]
+        return _project_out(attn, torch.cat(halves, dim=1).flatten(0, 1))
 
+    @property
+    def _per_half(self) -> int:
+        return self.guidance.frames + self.guidance.outsiders
+
+    def _part(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Part a batch into the frames and the outsiders of all halves."""
+        halves = x.unflatten(0, (-1, self._per_half))
+        frames = self.guidance.frames
+        return halves[:, :frames].flatten(0, 1), halves[:, frames:].flatten(0, 1)
+
+    def _guided(
+        self,
+        attn: Attention,
+        raw_query: Tensor,
+        raw_key: Tensor,
+        value: Tensor,
+        outside_key: Tensor | None = None,
+        outside_value: Tensor | None = None,
+    ) -> Tensor:
+        """All on (2N, tokens, heads, d); the outsiders' keys and values on theirs."""
+        guidance = self.guidance
         query = self._spatial(attn, raw_query) if guidance.spatial else raw_query
         if guidance.cross_frame:
-            out = self._cross_frame(query, raw_key, value)
+            key = self._shared(raw_key, outside_key)
+            out = self._cross_frame(query, key, self._shared(value, outside_value))
         else:
             out = _attend(query, raw_key, value)
-        if guidance.temporal:
-            out = self._temporal(raw_query, raw_key, out)
-        return _project_out(attn, out)
+        return self._temporal(raw_query, raw_key, out) if guidance.temporal else out
 
     def _spatial(self, attn: Attention, query: Tensor) -> Tensor:
         """Smooth the query by the self-similarity of the input frame's features."""
         guidance = self.guidance
         stored = guidance.reference.get(self.layer)
+        if stored is not None and guidance.half is not None:
+            stored = stored.unflatten(0, (-1, guidance.frames))[guidance.half]
         if stored is None:
             raise InvalidInput(
                 f"spatial guidance is on but no features are stored for {self.layer or 'the layer'}"
@@ -152,21 +186,25 @@ class FrescoAttnProcessor:
             flatten=guidance.spatial_scale,
         )
 
+    def _shared(self, x: Tensor, outside: Tensor | None) -> Tensor:
+        """The tokens of (2N, tokens, heads, d) that all frames share: (2, shared, heads, d)."""
+        frames = x.unflatten(0, (-1, self.guidance.frames))
+        mask = self.guidance.unique.get(x.shape[1])
+        if mask is None:
+            shared = frames[:, 0]
+        else:
+            shared = frames.flatten(1, 2)[:, mask.to(x.device).flatten().nonzero().squeeze(1)]
+        if outside is None:
+            return shared
+        return torch.cat((shared, outside.unflatten(0, (len(shared), -1)).flatten(1, 2)), dim=1)
+
     def _cross_frame(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Let every frame attend to the tokens that all frames together show, each once.
 
         The frames' queries are laid end to end, so the shared keys and values exist once per half.
         """
-        batch, tokens = query.shape[:2]
-        per_half = (-1, self.guidance.frames, *query.shape[1:])
-        mask = self.guidance.unique.get(tokens)
-        if mask is None:
-            key, value = (x.reshape(per_half)[:, 0] for x in (key, value))
-        else:
-            shown = mask.to(query.device).flatten().nonzero().squeeze(1)
-            key, value = (x.reshape(per_half).flatten(1, 2)[:, shown] for x in (key, value))
-        query = query.reshape(per_half).flatten(1, 2)
-        return _attend(query, key, value).reshape(batch, tokens, *query.shape[2:])
+        in_halves = query.unflatten(0, (-1, self.guidance.frames)).flatten(1, 2)
+        return _attend(in_halves, key, value).reshape(query.shape)
 
     def _temporal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Let every token attend over the frames along its path."""
@@ -190,10 +228,10 @@ class FrescoAttnProcessor:
             raise InvalidInput(
                 "FRESCO-guided self-attention takes no attention mask; do not pass one."
             )
-        if hidden_states.ndim != 3 or len(hidden_states) % self.guidance.frames:
+        if hidden_states.ndim != 3 or len(hidden_states) % self._per_half:
             raise InvalidInput(
                 f"the layer got a batch of {tuple(hidden_states.shape)}, which does not hold "
-                f"{self.guidance.frames} frames per guidance half; "
+                f"{self._per_half} frames per guidance half; "
                 "translate the frames that the guidance was made for."
             )
 

@@ -21,3 +21,11 @@ class MissingExtra(FrescoError, ImportError):
 
 class MissingWeights(FrescoError, FileNotFoundError):
     """Weights are not on this machine; the message names the command that brings them."""
+
+
+class Cancelled(FrescoError):
+    """The caller's cancel token was set; nothing was produced."""
+
+
+class OutOfMemory(FrescoError, MemoryError):
+    """The work does not fit, with everything made as small as it goes."""

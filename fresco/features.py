@@ -47,12 +47,15 @@ class FeatureGuidance:
     correspondence: of the batch, at image resolution
     reference: up block index → (2N, C, h, w), the block's input for the input frames
         (`fresco.reference.record`); a block without reference gets the temporal loss only
+    outsiders, half: as `fresco.attention.AttentionGuidance`; outsiders are left as they are
     temporal, spatial_weight, iterations, lr, adain_epsilon, gram_block: see `optimise`
     on_iteration: called before every iteration; may raise to stop
     """
 
     correspondence: Correspondence
     reference: Mapping[int, Tensor] = field(default_factory=dict[int, Tensor])
+    outsiders: int = 0
+    half: int | None = None
     enabled: bool = True
     temporal: bool = True
     spatial_weight: float = 100.0
@@ -63,11 +66,22 @@ class FeatureGuidance:
     on_iteration: Callable[[], None] = _nothing
 
     def optimise(self, x: Tensor, block: int) -> Tensor:
-        """Optimise the input of up block `block`, (2N, C, h, w)."""
+        """Optimise the input of up block `block`, (2N, C, h, w), or half of it."""
+        if not self.outsiders:
+            return self._optimise(x, block)
+        frames = self.correspondence.frames
+        halves = x.unflatten(0, (-1, frames + self.outsiders))
+        inside = self._optimise(halves[:, :frames].flatten(0, 1), block).unflatten(0, (-1, frames))
+        return torch.cat((inside, halves[:, frames:]), dim=1).flatten(0, 1)
+
+    def _optimise(self, x: Tensor, block: int) -> Tensor:
+        reference = self.reference.get(block)
+        if reference is not None and self.half is not None:
+            reference = reference.unflatten(0, (-1, self.correspondence.frames))[self.half]
         return optimise(
             x,
             self.correspondence,
-            self.reference.get(block),
+            reference,
             temporal=self.temporal,
             spatial_weight=self.spatial_weight,
             iterations=self.iterations,

@@ -47,13 +47,10 @@ class Warp:
 
     def _neighbours(self, flow: Tensor) -> tuple[Tensor, Tensor]:
         """Rows (tokens, 4) int64 and their weights (tokens, 4); weight 0 outside the image."""
-        y, x = torch.meshgrid(
-            torch.arange(self._height, device=flow.device, dtype=flow.dtype),
-            torch.arange(self._width, device=flow.device, dtype=flow.dtype),
-            indexing="ij",
-        )
-        columns, column_weights = _axis_neighbours(x + flow[0], self._width)
-        lines, line_weights = _axis_neighbours(y + flow[1], self._height)
+        y = torch.arange(self._height, device=flow.device)[:, None]
+        x = torch.arange(self._width, device=flow.device)
+        columns, column_weights = _axis_neighbours(x, flow[0], self._width)
+        lines, line_weights = _axis_neighbours(y, flow[1], self._height)
         rows = lines[:, :, None] * self._width + columns[:, None, :]
         weights = line_weights[:, :, None] * column_weights[:, None, :]
         return rows.flatten(1), weights.flatten(1)
@@ -66,13 +63,16 @@ class Warp:
         return order // _NEIGHBOURS, torch.searchsorted(read, bags), self._weights.flatten()[order]
 
 
-def _axis_neighbours(position: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The two nearest indices (tokens, 2) along one axis, and their bilinear weights."""
+def _axis_neighbours(start: Tensor, flow: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The two nearest indices (tokens, 2) along one axis, and their bilinear weights.
+
+    The fraction is taken from the flow before the pixel's own place is added: it is exact then.
+    """
     # Clamping keeps the far outside (weight 0 either way) within the range of an index.
-    position = position.flatten().clamp(-2, size + 1)
-    lower = position.floor()
-    upper_weight = position - lower
-    index = torch.stack((lower, lower + 1), dim=1).long()
-    weight = torch.stack((1 - upper_weight, upper_weight), dim=1)
+    whole = flow.floor().clamp(-size - 2, size + 2)
+    fraction = (flow - flow.floor()).flatten()
+    lower = (start + whole.long()).flatten()
+    index = torch.stack((lower, lower + 1), dim=1)
+    weight = torch.stack((1 - fraction, fraction), dim=1)
     inside = (index >= 0) & (index < size)
     return index.clamp(0, size - 1), weight * inside

@@ -1,0 +1,148 @@
+"""The diffusers models of one run, and what the method asks of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fresco.errors import InvalidInput, UnsupportedModel
+
+
+@dataclass(slots=True)
+class Model:
+    """The parts of a Stable Diffusion model, as diffusers loads them.
+
+    unet: a UNet2DConditionModel
+    vae: an AutoencoderKL or AutoencoderTiny
+    scheduler: any single-step diffusers scheduler with a DDPM schedule behind it
+    controlnets: any number of ControlNetModel
+    tokenizer, text_encoder: of the CLIP kind; not needed by who brings prompt embeddings
+    place: where the networks run; by default where the U-Net is
+    """
+
+    unet: Any
+    vae: Any
+    scheduler: Any
+    controlnets: Sequence[Any] = field(default_factory=list[Any])
+    tokenizer: Any = None
+    text_encoder: Any = None
+    place: torch.device | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks run."""
+        return self.place or next(self.unet.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the U-Net computes in."""
+        return next(self.unet.parameters()).dtype
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """All networks of the model."""
+        parts = [self.unet, self.vae, *self.controlnets, self.text_encoder]
+        return [part for part in parts if isinstance(part, nn.Module)]
+
+    @property
+    def multiple(self) -> int:
+        """What both sides of a frame must be a multiple of, pixels: 64 for SD 1.5."""
+        return self.latent_scale * 2 ** (len(self.unet.config.block_out_channels) - 1)
+
+    @property
+    def latent_scale(self) -> int:
+        """Pixels per latent along one side: 8 for SD 1.5."""
+        config = self.vae.config
+        channels = getattr(config, "block_out_channels", None) or config.encoder_block_out_channels
+        return 2 ** (len(channels) - 1)
+
+    def check(self) -> None:
+        """Check that the method can run on this model.
+
+        Raises:
+            UnsupportedModel: it cannot, and why.
+        """
+        if getattr(self.unet.config, "time_cond_proj_dim", None) is not None:
+            raise UnsupportedModel(
+                "this U-Net is distilled for an embedded guidance scale (a full LCM model); "
+                "use the plain model with its LCM LoRA instead."
+            )
+        if not hasattr(self.scheduler, "alphas_cumprod"):
+            raise UnsupportedModel(
+                f"{type(self.scheduler).__name__} has no DDPM noise schedule behind it; "
+                "use DDPM, DDIM, Euler ancestral, LCM or another Stable Diffusion scheduler."
+            )
+        if getattr(self.scheduler, "order", 1) != 1:
+            raise UnsupportedModel(
+                f"{type(self.scheduler).__name__} runs the model several times per step; "
+                "use a scheduler of order 1."
+            )
+
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        """Embed `prompts`: (count, length, D).
+
+        Raises:
+            UnsupportedModel: the model has no text encoder.
+        """
+        if self.tokenizer is None or self.text_encoder is None:
+            raise UnsupportedModel(
+                "this model has no text encoder; give prompt_embeds, or load one with it."
+            )
+        tokens = self.tokenizer(
+            list(prompts),
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        device = next(self.text_encoder.parameters()).device
+        with torch.no_grad():
+            embeddings = self.text_encoder(tokens.input_ids.to(device))[0]
+        return embeddings.to(self.device, self.dtype)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Encode (N, 3, H, W) in [0, 1] to scaled latents (N, c, h, w): the mode, one at a time."""
+        return torch.cat([self._encode_one(image) for image in images.split(1)])
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode scaled latents (N, c, h, w) to float32 images (N, 3, H, W) in [0, 1]."""
+        return torch.cat([self._decode_one(latent) for latent in latents.split(1)])
+
+    @torch.no_grad()
+    def _encode_one(self, image: Tensor) -> Tensor:
+        parameter = next(self.vae.parameters())
+        encoded = self.vae.encode(image.to(parameter) * 2 - 1)
+        likely = getattr(encoded, "latent_dist", None)  # AutoencoderTiny is not variational
+        latents = encoded.latents if likely is None else likely.mode()
+        shift, scale = self._latent_statistics()
+        return ((latents - shift) * scale).to(self.device, self.dtype)
+
+    @torch.no_grad()
+    def _decode_one(self, latents: Tensor) -> Tensor:
+        shift, scale = self._latent_statistics()
+        parameter = next(self.vae.parameters())
+        image = self.vae.decode((latents / scale + shift).to(parameter)).sample
+        return (image.float() / 2 + 0.5).clamp(0, 1).to(self.device)
+
+    def _latent_statistics(self) -> tuple[float, float]:
+        config = self.vae.config
+        return getattr(config, "shift_factor", None) or 0.0, config.scaling_factor
+
+
+def check_size(model: Model, height: int, width: int) -> None:
+    """Check that `model` can work on frames of this size.
+
+    Raises:
+        InvalidInput: a side is not a multiple of the model's.
+    """
+    multiple = model.multiple
+    if height % multiple or width % multiple:
+        up = [-(-side // multiple) * multiple for side in (width, height)]
+        raise InvalidInput(
+            f"frames are {width} x {height}; this model needs multiples of {multiple}: "
+            f"pad them by reflection to {up[0]} x {up[1]} and crop the result."
+        )

@@ -1,0 +1,301 @@
+"""One batch on its way (method, sections 2 to 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fresco.attention import AttentionGuidance, guided_attention
+from fresco.callbacks import Step, polled
+from fresco.correspondence import Correspondence, estimate
+from fresco.errors import InvalidInput
+from fresco.features import FeatureGuidance, fuse_background, guided_features
+from fresco.frames import stack
+from fresco.memory import Budget, Limits, placed, tiled
+from fresco.models import Model, check_size
+from fresco.noise import Noise, SeededNoise
+from fresco.prediction import noised
+from fresco.preview import Preview
+from fresco.reference import Reference, record
+from fresco.request import Keyframe, Options, Translation
+from fresco.sampling import Conditions, Guidance, denoise, predict
+from fresco.schedule import Schedule, Settings, first_step
+
+
+class Run:
+    """One batch on its way: what is fixed when it starts, and the functions the loop calls.
+
+    See `fresco.translate.translate_batch` for the arguments and what is raised.
+    """
+
+    def __init__(
+        self,
+        batch: Sequence[Keyframe],
+        model: Model,
+        options: Options,
+        correspondence: Correspondence | None,
+        style: Keyframe | None,
+        noise: Noise | None,
+    ) -> None:
+        _check(batch, style, model, options)
+        self.model, self.options, self.settings = model, options, options.settings
+        self.batch, self.style = list(batch), style
+        self.all = [*batch, *([style] if style is not None else [])]
+        self.budget = Budget(options.limits)
+        self.frames = torch.stack([keyframe.frame for keyframe in batch]).to(model.device)
+        correspondence = correspondence or estimate(self.frames, options.flow)
+        self.correspondence = correspondence.to(model.device)
+        self.firsts = [first_step(keyframe.strength, self.settings.steps) for keyframe in self.all]
+        asked = [
+            first
+            for first, keyframe in zip(self.firsts, self.all, strict=True)
+            if not keyframe.done
+        ]
+        self.schedule = Schedule.of(model.scheduler, self.settings, asked, model.device)
+        self.conditions = self.told()
+        self.background = self.backgrounds()
+        self.given_noise = noise
+
+    def translate(self) -> Translation:
+        """Denoise, decode, and give each new keyframe its result."""
+        model = self.model
+        with torch.no_grad(), polled(self.options.cancel, model.vae.encoder, model.vae.decoder):
+            sources = torch.stack([keyframe.source for keyframe in self.all])
+            self.clean = self.encode(sources.to(model.device))
+            self.noise = self.given_noise or self.seeded()
+            self.start_noise = self.noise.start().to(self.clean)
+            self.preview = Preview(self.clean[: len(self.batch)], self.frames)
+            with self.placed(model.unet, *model.controlnets), self.guided() as guidance:
+                final, starts = denoise(
+                    model.scheduler,
+                    self.schedule,
+                    self.hold,
+                    lambda latents, step: self.predict(guidance, latents, step),
+                    None if self.background is None else self.smooth,
+                    self.noise,
+                    self.report,
+                )
+            return self.results(final, starts)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Encode within the memory limits."""
+        return self.budget.vae(lambda limits: self.in_tiles(limits, self.model.encode, images))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode within the memory limits."""
+        return self.budget.vae(lambda limits: self.in_tiles(limits, self.model.decode, latents))
+
+    def in_tiles(self, limits: Limits, work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Run the VAE in the limits' tiles."""
+        vae = self.model.vae
+        with self.placed(vae), tiled(vae, limits.vae_tile, self.model.latent_scale):
+            return work(x)
+
+    def placed(self, *modules: nn.Module) -> AbstractContextManager[None]:
+        """Have `modules` on the model's device, only there if networks are offloaded."""
+        return placed(self.model.device, self.budget.limits.offload, *modules)
+
+    def seeded(self) -> Noise:
+        """Noise from the keyframes' seeds."""
+        return SeededNoise(
+            [keyframe.seed for keyframe in self.all],
+            [keyframe.number for keyframe in self.all],
+            self.clean.shape[1:],
+            self.settings.repeat_start_noise,
+            self.settings.repeat_step_noise,
+        )
+
+    def told(self) -> Conditions:
+        """What the model is told about the frames."""
+        model, count = self.model, len(self.all)
+        text = torch.stack([keyframe.text for keyframe in self.all], dim=1).flatten(0, 1)
+        maps = zip(*(keyframe.controls for keyframe in self.all), strict=True)
+        scales = self.options.control_scales or [1.0] * len(model.controlnets)
+        return Conditions(
+            text=text.to(model.device, model.dtype),
+            controls=[torch.stack(images).to(model.device, model.dtype) for images in maps],
+            control_scales=list(scales),
+            guidance_scale=self.settings.guidance_scale,
+            added=_repeat(self.options.added, count),
+        )
+
+    @contextmanager
+    def guided(self) -> Generator[Guidance]:
+        """Guide the U-Net inside the ``with`` block, by the features of the input frames."""
+        settings = self.settings
+        reference = self.reference() if self.needs_reference() else Reference()
+        attention = AttentionGuidance.of(self.frames, self.correspondence, reference.attention)
+        attention.cross_frame = settings.cross_frame
+        features = FeatureGuidance(
+            self.correspondence,
+            reference.features,
+            temporal=settings.temporal_loss,
+            spatial_weight=settings.spatial_weight,
+            iterations=settings.iterations,
+            lr=settings.lr,
+            adain_epsilon=settings.adain_epsilon,
+            on_iteration=self.options.cancel.check,
+        )
+        attention.outsiders = features.outsiders = len(self.all) - len(self.batch)
+        unet = self.model.unet
+        with guided_attention(unet, attention), guided_features(unet, features):
+            yield Guidance(attention, features)
+
+    def needs_reference(self) -> bool:
+        """Whether any part of the guidance reads the input frames' features."""
+        steps = self.schedule.steps
+        optimised = self.settings.spatial_weight != 0 and any(map(self.schedule.optimised, steps))
+        return optimised or any(map(self.schedule.spatial, steps))
+
+    def reference(self) -> Reference:
+        """Run the U-Net over the nearly clean input frames (not over paintings)."""
+        count, halves = len(self.batch), self.settings.halves
+        timestep = self.schedule.reference_timestep
+        inputs = self.clean[:count].clone()
+        for place, keyframe in enumerate(self.batch):
+            if keyframe.source is not keyframe.frame:
+                inputs[place] = self.encode(keyframe.frame[None])[0]
+        noisy = noised(self.model.scheduler, inputs, self.noise.reference()[:count], timestep)
+        text = self.conditions.text.unflatten(0, (halves, -1))[:, :count].flatten(0, 1)
+        added = _repeat(self.options.added, count)
+        return record(self.model.unet, noisy, timestep, text, added_cond_kwargs=added or None)
+
+    def hold(self, latents: Tensor | None, step: int) -> Tensor:
+        """Overwrite the latents that are not the model's to choose at the start of `step`.
+
+        A new keyframe is its noised frame up to its first step. A done one is its recorded latents,
+        or, where it has none, its noised frame or painting.
+        """
+        held = self.clean.clone() if latents is None else latents.clone()
+        noisy = self.noised_to(step)
+        for place, keyframe in enumerate(self.all):
+            if not keyframe.done and step > self.firsts[place]:
+                continue
+            recorded = self.recorded(keyframe, step)
+            held[place] = noisy[place] if recorded is None else recorded.to(held)
+        return held
+
+    def recorded(self, keyframe: Keyframe, step: int) -> Tensor | None:
+        """The latents that `step` of a done keyframe started from, if there is a record."""
+        if keyframe.track is None or not keyframe.done:
+            return None
+        place = step - (len(self.schedule.timesteps) - len(keyframe.track))
+        if place == len(keyframe.track):
+            return keyframe.latents
+        return keyframe.track[place] if place >= 0 else None
+
+    def noised_to(self, step: int) -> Tensor:
+        """The clean latents with the start noise at `step`; after the last step, without."""
+        if step > self.schedule.last:
+            return self.clean
+        timesteps = self.schedule.timesteps[step].expand(len(self.clean))
+        return self.model.scheduler.add_noise(self.clean, self.start_noise, timesteps)
+
+    def predict(self, guidance: Guidance, latents: Tensor, step: int) -> Tensor:
+        """The model's output under the guidance of `step`, within the memory limits."""
+        timestep = self.schedule.timesteps[step]
+
+        def work(limits: Limits) -> Tensor:
+            self.options.cancel.check()
+            guidance.enter(self.schedule, step, limits)
+            return predict(self.model, latents, timestep, self.conditions, guidance, limits)
+
+        return self.budget.step(work)
+
+    def backgrounds(self) -> Tensor | None:
+        """The mattes of the batch (N, 1, H, W), if every frame has one."""
+        mattes = [keyframe.background for keyframe in self.batch if keyframe.background is not None]
+        if len(mattes) < len(self.batch):
+            return None
+        return torch.stack(mattes).to(self.model.device, torch.float32)
+
+    def smooth(self, clean: Tensor) -> Tensor:
+        """Fuse the backgrounds of the pictures that the clean latents show."""
+        assert self.background is not None, "only called with mattes"
+        count = len(self.batch)
+        pixels = self.decode(clean[:count]) * 2 - 1
+        fused = fuse_background(pixels, self.correspondence, self.background)
+        latents = self.encode((fused.clamp(-1, 1) + 1) / 2)
+        return torch.cat((latents.to(clean), clean[count:]))
+
+    def report(self, step: int, clean: Tensor) -> None:
+        """Tell the caller of a step that is done."""
+        new = clean[self.new_places()]
+        timestep = float(self.schedule.timesteps[step])
+        self.options.on_step(
+            Step(step, self.schedule.last, timestep, new, lambda: self.preview(new))
+        )
+
+    def new_places(self) -> list[int]:
+        """Which rows of the batch are new keyframes."""
+        return [place for place, keyframe in enumerate(self.batch) if not keyframe.done]
+
+    def results(self, final: Tensor, starts: Tensor) -> Translation:
+        """Give each new keyframe its image, latents and track."""
+        places = self.new_places()
+        images = self.decode(final[places])
+        done = [
+            replace(
+                self.batch[place],
+                image=image.cpu(),
+                latents=final[place].cpu(),
+                track=starts[:, place].clone(),
+                steps=self.settings.steps,
+            )
+            for place, image in zip(places, images, strict=True)
+        ]
+        return Translation(tuple(done), tuple(self.budget.shrunk), self.budget.limits)
+
+
+def _check(
+    batch: Sequence[Keyframe], style: Keyframe | None, model: Model, options: Options
+) -> None:
+    model.check()
+    if all(keyframe.done for keyframe in batch):
+        raise InvalidInput("there is nothing to translate: no keyframe, or all are done.")
+    if style is not None and not style.done:
+        raise InvalidInput("the keyframe whose style is shared is not translated yet; do it first.")
+    everything = [*batch, *([style] if style is not None else [])]
+    frames = stack([keyframe.frame for keyframe in everything])
+    check_size(model, *frames.shape[-2:])
+    if len({keyframe.text.shape for keyframe in everything}) > 1:
+        raise InvalidInput("the keyframes' prompt embeddings differ in shape; embed them alike.")
+    nets, scales = len(model.controlnets), len(options.control_scales)
+    if scales not in (0, nets):
+        raise InvalidInput(f"{scales} control scales for {nets} ControlNets; give one for each.")
+    for keyframe in everything:
+        _check_keyframe(keyframe, nets, options.settings)
+
+
+def _check_keyframe(keyframe: Keyframe, nets: int, settings: Settings) -> None:
+    if keyframe.track is not None and keyframe.steps != settings.steps:
+        raise InvalidInput(
+            f"keyframe {keyframe.number} was recorded with {keyframe.steps} steps, this run has "
+            f"{settings.steps}; use the same number, or translate it again."
+        )
+    if len(keyframe.controls) != nets:
+        raise InvalidInput(
+            f"keyframe {keyframe.number} has {len(keyframe.controls)} control maps, the model "
+            f"{nets} ControlNets; give one map for each."
+        )
+    if len(keyframe.text) != settings.halves:
+        raise InvalidInput(
+            f"keyframe {keyframe.number} has {len(keyframe.text)} prompt embeddings; guidance of "
+            f"{settings.guidance_scale} needs {settings.halves}."
+        )
+
+
+def _repeat(added: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """Repeat each half's row for all its frames, in tensors and lists of them."""
+
+    def repeat(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.repeat_interleave(count, dim=0)
+        return [repeat(item) for item in value]
+
+    return {name: repeat(value) for name, value in added.items()}

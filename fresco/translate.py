@@ -1,0 +1,183 @@
+"""Keyframes in, stylised keyframes out: one batch, a long clip, one keyframe again.
+
+`translate` runs one batch, `translate_clip` the batches of a clip one after the other, and `redo`
+one keyframe between its unchanged neighbours. What comes back are `fresco.request.Keyframe`: with
+their results they hold the latents of every step, which later batches and `redo` replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from fresco.batches import plan
+from fresco.correspondence import Correspondence
+from fresco.errors import InvalidInput
+from fresco.frames import Frames
+from fresco.models import Model
+from fresco.noise import Noise
+from fresco.request import Keyframe, Options, Translation, embed, keyframes
+from fresco.run import Run
+
+
+def translate(
+    frames: Frames,
+    model: Model,
+    options: Options | None = None,
+    *,
+    prompts: str | Sequence[str] = "",
+    negative: str | Sequence[str] = "",
+    prompt_embeds: Tensor | None = None,
+    controls: Sequence[Tensor] = (),
+    seeds: int | Sequence[int] = 0,
+    strengths: float | Sequence[float] = 0.75,
+    background: Tensor | None = None,
+    numbers: Sequence[int] | None = None,
+    records: Sequence[Keyframe] = (),
+    correspondence: Correspondence | None = None,
+    style: Keyframe | None = None,
+    noise: Noise | None = None,
+) -> Translation:
+    """Translate the frames of one batch together.
+
+    frames: (N, 3, H, W), the new keyframes, RGB in [0, 1]
+    prompts, negative, prompt_embeds, controls, seeds, strengths, background, numbers: what is asked
+        of them, see `fresco.request.keyframes`
+    records: done keyframes of an earlier batch, in front of the new ones: replayed, to guide them
+    correspondence, style, noise: see `translate_batch`
+
+    Raises:
+        InvalidInput, UnsupportedModel, Cancelled, OutOfMemory: see `translate_batch`.
+    """
+    options = options or Options()
+    new = keyframes(
+        frames,
+        model,
+        prompts=prompts,
+        negative=negative,
+        prompt_embeds=prompt_embeds,
+        controls=controls,
+        seeds=seeds,
+        strengths=strengths,
+        background=background,
+        numbers=numbers,
+        settings=options.settings,
+    )
+    return translate_batch(
+        [*records, *new], model, options, correspondence=correspondence, style=style, noise=noise
+    )
+
+
+def translate_batch(
+    batch: Sequence[Keyframe],
+    model: Model,
+    options: Options | None = None,
+    *,
+    correspondence: Correspondence | None = None,
+    style: Keyframe | None = None,
+    noise: Noise | None = None,
+) -> Translation:
+    """Translate the keyframes of one batch that are not done yet, together.
+
+    Those that are done already (anchors, neighbours, painted ones) are replayed and guide the
+    others; they do not change and are not in the result.
+
+    batch: in running order, all of one size
+    correspondence: of all frames of the batch in this order; estimated if not given
+    style: a done keyframe of another shot, whose look is shared through cross-frame attention only
+    noise: instead of the keyframes' seeds; one row per frame of the batch, then one for `style`
+
+    Raises:
+        InvalidInput: nothing to translate, or keyframes that do not fit together or the model.
+        UnsupportedModel: a model that the method cannot guide.
+        Cancelled: by the options' token.
+        OutOfMemory: it does not fit in the smallest blocks either.
+    """
+    return Run(batch, model, options or Options(), correspondence, style, noise).translate()
+
+
+def translate_clip(
+    shots: Sequence[Sequence[int]],
+    load: Callable[[Sequence[int]], Sequence[Keyframe]],
+    model: Model,
+    size: int = 8,
+    options: Options | None = None,
+    shared_style: bool = True,
+) -> Iterator[Translation]:
+    """Translate the keyframes of a clip, batch after batch; one batch is held at a time.
+
+    shots: for each shot its keyframes' numbers, ascending (`fresco.keyframes.propose_per_shot`)
+    load: makes the untranslated keyframes of the given numbers, in that order
+    size: frames in a batch, anchors included
+    shared_style: later shots see the clip's first keyframe in cross-frame attention
+
+    Raises:
+        InvalidInput: no keyframes, or a batch size under 3; and as `translate`.
+    """
+    style: Keyframe | None = None
+    for shot in shots:
+        known: dict[int, Keyframe] = {}
+        for batch in plan(shot, size):
+            anchors = [known[number] for number in batch.anchors]
+            new = load(batch.keyframes)
+            result = translate_batch([*anchors, *new], model, options, style=style)
+            yield result
+            first, last = shot[0], result.keyframes[-1]
+            known = {first: known.get(first, result.keyframes[0]), last.number: last}
+        if style is None and shared_style:
+            style = known[shot[0]]
+
+
+def redo(
+    shot: Sequence[Keyframe],
+    k: int,
+    model: Model,
+    options: Options | None = None,
+    *,
+    prompt: str | None = None,
+    negative: str = "",
+    prompt_embeds: Tensor | None = None,
+    seed: int | None = None,
+    strength: float | None = None,
+    style: Keyframe | None = None,
+    noise: Noise | None = None,
+) -> Keyframe:
+    """Translate keyframe `k` of a done shot again, between its neighbours, which stay the same.
+
+    What is not given stays as it was. The neighbours are replayed from their tracks; a painted one
+    is its encoded image, noised to each step.
+
+    shot: the done keyframes of one shot, in order
+    k: place in `shot`
+    prompt_embeds: (halves, length, D), instead of `prompt`
+    returns: the new keyframe; nothing of `shot` changes
+
+    Raises:
+        InvalidInput: no such keyframe, or a neighbour that is not done; and as `translate`.
+    """
+    if not 0 <= k < len(shot):
+        raise InvalidInput(f"there is no keyframe {k}; the shot has 0 to {len(shot) - 1}.")
+    neighbours = [place for place in (k - 1, k + 1) if 0 <= place < len(shot)]
+    unfinished = [shot[place].number for place in neighbours if not shot[place].done]
+    if unfinished:
+        raise InvalidInput(
+            f"keyframes {unfinished} beside it are not translated yet; do them first."
+        )
+    options = options or Options()
+    text = prompt_embeds
+    if text is None and prompt is not None:
+        text = embed(model, [prompt], [negative], options.settings.halves)
+    target = replace(
+        shot[k],
+        text=shot[k].text if text is None else text,
+        seed=shot[k].seed if seed is None else seed,
+        strength=shot[k].strength if strength is None else strength,
+        image=None,
+        latents=None,
+        track=None,
+    )
+    batch = [*shot[max(0, k - 1) : k], target, *shot[k + 1 : k + 2]]
+    (result,) = translate_batch(batch, model, options, style=style, noise=noise).keyframes
+    return result
