@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +45,9 @@ class AttentionGuidance:
     spatial, cross_frame, temporal: the three kinds of guidance
     spatial_bias: added to the diagonal of the spatial map, before the softmax
     spatial_scale, temporal_scale: factors on the usual 1/sqrt(d); below 1 they flatten the maps
+
+    Raises:
+        InvalidInput: masks or paths of other frames, or without a token.
     """
 
     frames: int
@@ -58,6 +62,45 @@ class AttentionGuidance:
     spatial_bias: float = 0.0
     spatial_scale: float = 0.2
     temporal_scale: float = 0.2
+    _on_device: dict[tuple[str, int, torch.device], Any] = field(
+        default_factory=dict[tuple[str, int, torch.device], Any], repr=False
+    )
+
+    def __post_init__(self) -> None:
+        if self.frames < 1:
+            raise InvalidInput(f"guidance for {self.frames} frames; there must be at least one.")
+        for tokens, mask in self.unique.items():
+            if mask.shape != (self.frames, tokens) or not bool(mask.any()):
+                raise InvalidInput(
+                    f"the mask of unique tokens has shape {tuple(mask.shape)} or is empty; "
+                    f"expected ({self.frames}, {tokens}) with at least one token."
+                )
+        for tokens, paths in self.paths.items():
+            if paths.order.shape != (self.frames, tokens):
+                raise InvalidInput(
+                    f"the paths have shape {tuple(paths.order.shape)}; "
+                    f"expected ({self.frames}, {tokens})."
+                )
+
+    def shared_rows(self, tokens: int, device: torch.device) -> Tensor | None:
+        """Rows of all frames laid end to end that are shared; found once, for it waits for them."""
+        mask = self.unique.get(tokens)
+        if mask is None:
+            return None
+        key = ("rows", tokens, device)
+        if key not in self._on_device:
+            self._on_device[key] = mask.flatten().nonzero().squeeze(1).to(device)
+        return self._on_device[key]
+
+    def paths_of(self, tokens: int, device: torch.device) -> Paths | None:
+        """The paths of this token count, brought to `device` once."""
+        paths = self.paths.get(tokens)
+        if paths is None:
+            return None
+        key = ("paths", tokens, device)
+        if key not in self._on_device:
+            self._on_device[key] = paths.to(device)
+        return self._on_device[key]
 
     @classmethod
     def of(
@@ -79,7 +122,7 @@ class AttentionGuidance:
             frames=len(batch),
             unique={mask.shape[1]: mask for mask in unique},
             paths={path.order.shape[1]: path for path in paths},
-            reference=reference or {},
+            reference={} if reference is None else reference,
             spatial=reference is not None,
         )
 
@@ -189,11 +232,8 @@ class FrescoAttnProcessor:
     def _shared(self, x: Tensor, outside: Tensor | None) -> Tensor:
         """The tokens of (2N, tokens, heads, d) that all frames share: (2, shared, heads, d)."""
         frames = x.unflatten(0, (-1, self.guidance.frames))
-        mask = self.guidance.unique.get(x.shape[1])
-        if mask is None:
-            shared = frames[:, 0]
-        else:
-            shared = frames.flatten(1, 2)[:, mask.to(x.device).flatten().nonzero().squeeze(1)]
+        rows = self.guidance.shared_rows(x.shape[1], x.device)
+        shared = frames[:, 0] if rows is None else frames.flatten(1, 2)[:, rows]
         if outside is None:
             return shared
         return torch.cat((shared, outside.unflatten(0, (len(shared), -1)).flatten(1, 2)), dim=1)
@@ -208,10 +248,9 @@ class FrescoAttnProcessor:
 
     def _temporal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Let every token attend over the frames along its path."""
-        paths = self.guidance.paths.get(query.shape[1])
+        paths = self.guidance.paths_of(query.shape[1], query.device)
         if paths is None:
             return value
-        paths = paths.to(query.device)
         along = [self._by_path(x, paths.order) for x in (query, key, value)]
         mask = paths.mask.repeat(len(along[0]) // len(paths.mask), 1, 1)[:, None]
         out = _attend(*along, mask=mask, flatten=self.guidance.temporal_scale)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -31,24 +31,27 @@ class Batch:
         return self.anchors + self.keyframes
 
 
-def plan(keyframes: Sequence[int], size: int) -> list[Batch]:
+def plan(keyframes: Iterable[int], size: int) -> list[Batch]:
     """Split `keyframes` into batches of at most `size` frames, anchors included.
 
     With a `size` under 5 the last batch is larger where its three new keyframes ask for it.
 
-    keyframes: ascending frame numbers
+    keyframes: ascending frame numbers, from 0 on
     size: frames in a batch, at least 3
 
     Raises:
         InvalidInput: no keyframes, keyframes not ascending, or a size under 3.
     """
+    keyframes = list(keyframes)
     if not keyframes:
         raise InvalidInput("there are no keyframes to plan batches for; choose at least one.")
     if any(first >= second for first, second in pairwise(keyframes)):
-        raise InvalidInput(f"keyframes {list(keyframes)} are not ascending; sort them first.")
+        raise InvalidInput(f"keyframes {keyframes} are not ascending; sort them first.")
+    if keyframes[0] < 0:
+        raise InvalidInput(f"keyframe {keyframes[0]} is before the clip's first frame, 0.")
     if size <= _ANCHORS:
         raise InvalidInput(f"a batch of {size} has no room beside its {_ANCHORS} anchors; use 3+.")
-    groups = _fill_last(_split(list(keyframes), size))
+    groups = _fill_last(_split(keyframes, size))
     first = groups[0][0]
     batches = [Batch((), tuple(groups[0]))]
     for before, group in pairwise(groups):

@@ -62,7 +62,7 @@ def self_attentions(
 
 
 def block_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    """Return the features handed to an up block, from the arguments that a hook sees.
+    """Return the features handed to an up block or an attention, as a hook sees the arguments.
 
     Raises:
         UnsupportedModel: the block is called in an unknown way.
@@ -70,7 +70,7 @@ def block_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     features = kwargs.get("hidden_states", args[0] if args else None)
     if not isinstance(features, Tensor):
         raise UnsupportedModel(
-            "this U-Net calls its up blocks without hidden_states; "
+            "this U-Net calls its blocks without hidden_states; "
             "use a U-Net of diffusers' UNet2DConditionModel kind."
         )
     return features

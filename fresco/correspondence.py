@@ -43,14 +43,10 @@ class Correspondence:
 
     def __post_init__(self) -> None:
         _check_flows(self.forward, self.backward)
-        expected = (len(self.forward), *self.forward.shape[-2:])
         for name in ("occ_forward", "occ_backward"):
-            occlusion: Tensor = getattr(self, name)
-            if tuple(occlusion.shape) != expected:
-                raise InvalidInput(
-                    f"{name} has shape {tuple(occlusion.shape)} but the flows ask for {expected}."
-                )
-            object.__setattr__(self, name, occlusion.to(torch.float32))
+            check_occlusion(getattr(self, name), self.forward, name)
+        for name in self.__slots__:
+            object.__setattr__(self, name, getattr(self, name).detach().to(torch.float32))
 
     @property
     def frames(self) -> int:
@@ -64,23 +60,26 @@ class Correspondence:
 
     def to(self, device: torch.device | str) -> Correspondence:
         """Return the same correspondence on `device`."""
-        return Correspondence(
-            self.forward.to(device),
-            self.backward.to(device),
-            self.occ_forward.to(device),
-            self.occ_backward.to(device),
-        )
+        return self._with(*(getattr(self, name).to(device) for name in self.__slots__))
 
     def reduced(self, scale: int) -> Correspondence:
         """Return it at 1/`scale`: flows reduced bilinearly and divided, occlusions by maximum."""
         if scale == 1:
             return self
-        return Correspondence(
+        return self._with(
             reduce_bilinear(self.forward, scale) / scale,
             reduce_bilinear(self.backward, scale) / scale,
             F.max_pool2d(self.occ_forward, scale),
             F.max_pool2d(self.occ_backward, scale),
         )
+
+    @classmethod
+    def _with(cls, *parts: Tensor) -> Correspondence:
+        """Make one of parts that are known to be right: checking them would wait for the device."""
+        made = object.__new__(cls)
+        for name, part in zip(cls.__slots__, parts, strict=True):
+            object.__setattr__(made, name, part)
+        return made
 
     def reduced_to(self, height: int, width: int) -> Correspondence:
         """Return it at the size of a feature map.
@@ -92,7 +91,8 @@ class Correspondence:
         if (height * scale, width * scale) != self.size:
             raise InvalidInput(
                 f"features of {width} x {height} are no whole fraction of the correspondence's "
-                f"{self.size[1]} x {self.size[0]}; compute it on the frames that are translated."
+                f"{self.size[1]} x {self.size[0]}; compute it on the frames that are translated, "
+                "whose sides are multiples of 64."
             )
         return self.reduced(scale)
 
@@ -128,17 +128,16 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
     Raises:
         InvalidInput: shapes that do not belong together.
     """
-    if flow.ndim != 4 or x.ndim != 4 or flow.shape != (len(x), 2, *x.shape[-2:]):
+    if x.ndim != 4 or x.numel() == 0 or flow.shape != (len(x), 2, *x.shape[-2:]):
         raise InvalidInput(
             f"cannot warp {tuple(x.shape)} by a flow of {tuple(flow.shape)}; "
             "expected (N, C, H, W) and (N, 2, H, W)."
         )
-    tokens = x.flatten(2).transpose(1, 2)
-    warped = [
-        _WarpTokens.apply(table, Warp(field.detach().float()))
-        for table, field in zip(tokens, flow, strict=True)
-    ]
-    return torch.stack(warped).transpose(1, 2).reshape(x.shape)
+    if not x.is_floating_point():
+        raise InvalidInput(f"cannot warp {x.dtype}; convert it to float.")
+    table = x.flatten(2).transpose(1, 2).flatten(0, 1)
+    warped: Tensor = _WarpRows.apply(table, Warp(flow.detach().float()))  # pyright: ignore
+    return warped.unflatten(0, (len(x), -1)).transpose(1, 2).reshape(x.shape)
 
 
 def consistency_occlusion(forward: Tensor, backward: Tensor) -> tuple[Tensor, Tensor]:
@@ -189,7 +188,7 @@ def reduce_bilinear(x: Tensor, scale: int) -> Tensor:
     return (corners[0] + corners[1] + corners[2] + corners[3]) / 4
 
 
-class _WarpTokens(torch.autograd.Function):
+class _WarpRows(torch.autograd.Function):
     """`Warp.gather` with its transpose as gradient."""
 
     @staticmethod
@@ -213,6 +212,21 @@ def _recoloured(frame: Tensor, neighbour: Tensor, flow: Tensor) -> Tensor:
     return (difference > COLOUR_DIFFERENCE).float()
 
 
+def check_occlusion(occlusion: Tensor, flow: Tensor, name: str) -> None:
+    """Check that an occlusion mask belongs to a flow (N, 2, H, W) and is 0 or 1.
+
+    Raises:
+        InvalidInput: it does not, or is not.
+    """
+    expected = (len(flow), *flow.shape[-2:])
+    if tuple(occlusion.shape) != expected:
+        raise InvalidInput(
+            f"{name} has shape {tuple(occlusion.shape)} but the flow asks for {expected}."
+        )
+    if not bool(((occlusion == 0) | (occlusion == 1)).all()):
+        raise InvalidInput(f"{name} has values other than 0 (seen) and 1 (occluded).")
+
+
 def _check_flows(forward: Tensor, backward: Tensor) -> None:
     if forward.ndim != 4 or forward.shape[1] != 2 or forward.numel() == 0:
         raise InvalidInput(
@@ -224,5 +238,16 @@ def _check_flows(forward: Tensor, backward: Tensor) -> None:
             f"{tuple(backward.shape)}; both are cyclic, one field per frame."
         )
     for name, flow in (("forward", forward), ("backward", backward)):
-        if not bool(torch.isfinite(flow).all()):
-            raise InvalidInput(f"the {name} flow has NaN or infinite values; estimate it again.")
+        check_flow(flow, name)
+
+
+def check_flow(flow: Tensor, name: str) -> None:
+    """Check that a flow is float and finite.
+
+    Raises:
+        InvalidInput: it is not.
+    """
+    if not flow.is_floating_point():
+        raise InvalidInput(f"the {name} flow is {flow.dtype}; convert it to float.")
+    if not bool(torch.isfinite(flow).all()):
+        raise InvalidInput(f"the {name} flow has NaN or infinite values; estimate it again.")

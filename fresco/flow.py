@@ -38,6 +38,11 @@ class Dis:
     def __call__(self, source: Tensor, target: Tensor) -> Tensor:
         """See `FlowEstimator`."""
         height, width = source.shape[-2:]
+        if source.shape != target.shape:
+            raise InvalidInput(
+                f"there is no flow between frames of {tuple(source.shape)} and "
+                f"{tuple(target.shape)}; use as many, of one size."
+            )
         if min(height, width) < self.smallest_side:
             raise InvalidInput(
                 f"frames of {width} x {height} are too small for DIS flow; "

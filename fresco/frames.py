@@ -81,7 +81,7 @@ def check_values(batch: Tensor) -> None:
             f"frames are {batch.dtype}; convert them to float in [0, 1] (divide 8-bit by 255)."
         )
     # One pass over the pixels: a NaN makes both bounds NaN.
-    low, high = (float(bound) for bound in batch.aminmax())
+    low, high = (float(bound) for bound in batch.detach().aminmax())
     if low >= -_RANGE_SLACK and high <= 1 + _RANGE_SLACK:
         return
     finite = torch.isfinite(batch).flatten(1).all(dim=1)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fresco.errors import OutOfMemory
-from fresco.features import GRAM_BLOCK
+from fresco.losses import GRAM_BLOCK
 
 _T = TypeVar("_T")
 _SMALLEST_GRAM_BLOCK = 2**14

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fresco.correspondence import reduce_bilinear
+from fresco.correspondence import check_flow, reduce_bilinear
 from fresco.errors import InvalidInput
 from fresco.frames import Frames, arrange, check_values
 
@@ -34,7 +34,7 @@ class Paths:
 
 
 def unique_tokens(occ_backward: Tensor, scale: int) -> Tensor:
-    """Tokens whose content no earlier frame has shown, at 1/`scale`.
+    """Tokens whose content the previous frame has not shown, at 1/`scale`.
 
     Every token of frame 0; of frame i > 0 those whose reduced backward occlusion exceeds one half.
 
@@ -44,6 +44,8 @@ def unique_tokens(occ_backward: Tensor, scale: int) -> Tensor:
     Raises:
         InvalidInput: not three dimensions, or smaller than one token.
     """
+    if len(occ_backward) == 0:
+        raise InvalidInput("there is no occlusion mask; give one per frame.")
     new = _reduced_occlusion(occ_backward, scale).roll(1, dims=0)
     new[0] = True
     return new
@@ -65,11 +67,19 @@ def link(backward: Tensor, occ_backward: Tensor, frames: Frames, scale: int) -> 
         InvalidInput: inputs that do not belong together.
     """
     batch = arrange(frames)
+    if not batch.is_floating_point():
+        raise InvalidInput(f"frames are {batch.dtype}; convert them to float in [0, 1].")
     if backward.shape != (len(batch), 2, *batch.shape[-2:]):
         raise InvalidInput(
             f"a backward flow of {tuple(backward.shape)} does not belong to frames of "
             f"{tuple(batch.shape)}."
         )
+    if occ_backward.shape != (len(batch), *batch.shape[-2:]):
+        raise InvalidInput(
+            f"a backward occlusion of {tuple(occ_backward.shape)} does not belong to frames of "
+            f"{tuple(batch.shape)}."
+        )
+    _check_scale(batch.shape[-2:], scale)
     # Reduced before they are looked at: only a few of the pixels are ever read.
     colours = reduce_bilinear(batch, scale)
     check_values(colours)
@@ -84,6 +94,7 @@ def _targets(backward: Tensor, occ_backward: Tensor, scale: int) -> tuple[Tensor
     Returns (pairs, tokens) int64, valid where not lost, and (pairs, tokens) bool.
     """
     flow = reduce_bilinear(backward.float(), scale) / scale
+    check_flow(flow, "backward")
     height, width = flow.shape[-2:]
     y = torch.arange(height, device=flow.device, dtype=flow.dtype)[:, None] + flow[:, 1]
     x = torch.arange(width, device=flow.device, dtype=flow.dtype) + flow[:, 0]
@@ -112,12 +123,13 @@ def _match(target: Tensor, lost: Tensor, error: Tensor) -> tuple[Tensor, Tensor]
     a filling.
     """
     tokens = target.shape[1]
-    numbers = torch.arange(tokens, device=target.device).expand_as(target)
+    # As float, exact for any number of tokens: not every device has an integer minimum.
+    numbers = torch.arange(tokens, device=target.device, dtype=error.dtype).expand_as(target)
     infinite = torch.full_like(error, torch.inf)
     claim = torch.where(lost, infinite, error)
     lowest = infinite.scatter_reduce(1, target, claim, "amin")
     contender = ~lost & (claim == lowest.gather(1, target))
-    nobody = torch.full_like(target, tokens)
+    nobody = torch.full_like(error, tokens)
     owner = nobody.scatter_reduce(1, target, torch.where(contender, numbers, nobody), "amin")
 
     broken = owner == tokens
@@ -125,8 +137,8 @@ def _match(target: Tensor, lost: Tensor, error: Tensor) -> tuple[Tensor, Tensor]
     # Stable sorts put the free ones of either side first, ascending: the k-th takes the k-th.
     free = (~broken).long().argsort(dim=1, stable=True)
     homeless = placed.long().argsort(dim=1, stable=True)
-    filling = torch.empty_like(owner).scatter_(1, free, homeless)
-    return torch.where(broken, filling, owner), broken
+    filling = torch.empty_like(target).scatter_(1, free, homeless)
+    return torch.where(broken, filling, owner.long()), broken
 
 
 def _chain(partner: Tensor, broken: Tensor) -> Paths:
@@ -147,9 +159,16 @@ def _chain(partner: Tensor, broken: Tensor) -> Paths:
 
 def _reduced_occlusion(occlusion: Tensor, scale: int) -> Tensor:
     """Reduce (N, H, W) to (N, tokens) bool: more than half occluded."""
-    if occlusion.ndim != 3 or min(occlusion.shape[-2:], default=0) < scale:
+    if occlusion.ndim != 3:
         raise InvalidInput(
-            f"occlusion of shape {tuple(occlusion.shape)} cannot be reduced by {scale}; "
-            "expected (N, height, width) with at least one token."
+            f"occlusion has shape {tuple(occlusion.shape)}; expected (N, height, width)."
         )
+    _check_scale(occlusion.shape[-2:], scale)
     return (reduce_bilinear(occlusion.float()[:, None], scale) > 0.5).flatten(1)
+
+
+def _check_scale(size: torch.Size, scale: int) -> None:
+    if not 1 <= scale <= min(size):
+        raise InvalidInput(
+            f"{size[1]} x {size[0]} pixels cannot be reduced by {scale}: that leaves no token."
+        )

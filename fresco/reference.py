@@ -6,7 +6,7 @@ keeps what the self-attentions and the decoder blocks were given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fresco.blocks import block_input, self_attentions, up_blocks
+from fresco.blocks import (
+    ATTENTION_BLOCKS,
+    FEATURE_BLOCKS,
+    block_input,
+    self_attentions,
+    up_blocks,
+)
 from fresco.errors import InvalidInput
 
 
@@ -36,6 +42,8 @@ def record(
     latents: Tensor,
     timestep: Tensor | int,
     prompt_embeds: Tensor,
+    attention_blocks: Sequence[int] = ATTENTION_BLOCKS,
+    feature_blocks: Sequence[int] = FEATURE_BLOCKS,
     **conditions: Any,
 ) -> Reference:
     """Run `unet` once over the input frames and keep the features that guide the run.
@@ -43,6 +51,7 @@ def record(
     latents: (N, c, h, w), the encoded frames noised to `timestep`
     timestep: the last of the schedule (nearly clean)
     prompt_embeds: (2N, length, D), unconditional half first; or (N, ...) without guidance
+    attention_blocks, feature_blocks: the up blocks that are guided
     conditions: passed to the U-Net as they are (SDXL's ``added_cond_kwargs``, for example)
 
     Raises:
@@ -57,10 +66,12 @@ def record(
         )
     reference = Reference()
     with ExitStack() as hooks:
-        for name, layer in self_attentions(unet).items():
-            hook = layer.register_forward_pre_hook(_keep_attention(reference, name))
+        for name, layer in self_attentions(unet, attention_blocks).items():
+            hook = layer.register_forward_pre_hook(
+                _keep_attention(reference, name), with_kwargs=True
+            )
             hooks.callback(hook.remove)
-        for index, block in up_blocks(unet).items():
+        for index, block in up_blocks(unet, feature_blocks).items():
             hook = block.register_forward_pre_hook(_keep_block(reference, index), with_kwargs=True)
             hooks.callback(hook.remove)
         unet(
@@ -73,14 +84,15 @@ def record(
 
 
 def _keep_attention(reference: Reference, name: str) -> Callable[..., None]:
-    def keep(_layer: nn.Module, args: tuple[Any, ...]) -> None:
-        reference.attention[name] = args[0]
+    def keep(_layer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        reference.attention[name] = block_input(args, kwargs)
 
     return keep
 
 
 def _keep_block(reference: Reference, index: int) -> Callable[..., None]:
     def keep(_block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        reference.features[index] = block_input(args, kwargs)
+        # A copy: FreeU, where it is on, changes this very tensor inside the block.
+        reference.features[index] = block_input(args, kwargs).clone()
 
     return keep

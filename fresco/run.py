@@ -14,8 +14,9 @@ from fresco.attention import AttentionGuidance, guided_attention
 from fresco.callbacks import Step, polled
 from fresco.correspondence import Correspondence, estimate
 from fresco.errors import InvalidInput
-from fresco.features import FeatureGuidance, fuse_background, guided_features
+from fresco.features import fuse_background
 from fresco.frames import stack
+from fresco.guidance import FeatureGuidance, guided_features
 from fresco.memory import Budget, Limits, placed, tiled
 from fresco.models import Model, check_size
 from fresco.noise import Noise, SeededNoise

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fresco.attention import AttentionGuidance
-from fresco.features import FeatureGuidance
+from fresco.guidance import FeatureGuidance
 from fresco.memory import Limits
 from fresco.models import Model
 from fresco.noise import DrawFrom, Noise

@@ -31,13 +31,21 @@ def find_cuts(
     shortest: frames that a shot has at least
 
     Raises:
-        InvalidInput: no frames, or values that are no image.
+        InvalidInput: no frames, frames of different sizes, or values that are no image.
     """
+    if rate <= 0:
+        raise InvalidInput(f"the rate is {rate} frames per second; it must be positive.")
     detector = ContentDetector(threshold=threshold, min_scene_len=shortest)
     cuts: list[FrameTimecode] = []
     time = FrameTimecode(0, fps=rate)
-    index = -1
+    index, size = -1, None
     for index, frame in enumerate(frames):
+        size = size or frame.shape
+        if frame.shape != size:
+            raise InvalidInput(
+                f"frame {index} has shape {tuple(frame.shape)} but frame 0 has {tuple(size)}; "
+                "all frames of a clip must have one size."
+            )
         time = FrameTimecode(index, fps=rate)
         cuts += detector.process_frame(time, _small_bgr(frame))
     if index < 0:

@@ -18,53 +18,53 @@ _NEIGHBOURS = 4
 
 
 class Warp:
-    """``out(p) = x(p + flow(p))`` for one image: pixel coordinates, zeros outside.
+    """``out(p) = x(p + flow(p))`` for a stack of images: pixel coordinates, zeros outside.
 
-    flow: (2, h, w) float32, pixels of its own resolution, [0] = dx, [1] = dy.
+    flow: (N, 2, h, w) float, pixels of its own resolution, [0] = dx, [1] = dy
+    source: (N,) int64, which image of the table each warped image reads; by default its own
     """
 
-    def __init__(self, flow: Tensor) -> None:
-        self._height, self._width = flow.shape[-2:]
-        self._rows, self._weights = self._neighbours(flow)
-
-    @property
-    def tokens(self) -> int:
-        """The number of pixels h * w, row-major."""
-        return self._height * self._width
+    def __init__(self, flow: Tensor, source: Tensor | None = None) -> None:
+        self._count, _, self._height, self._width = flow.shape
+        if source is None:
+            source = torch.arange(self._count)
+        self._rows, self._weights = self._neighbours(flow, source.to(flow.device))
 
     def gather(self, table: Tensor) -> Tensor:
-        """Warp `table` (tokens, C): each output row is a mix of four rows."""
+        """Warp `table` (N * h * w, C): each output row is a mix of four rows."""
         return F.embedding_bag(
             self._rows, table, mode="sum", per_sample_weights=self._weights.to(table.dtype)
         )
 
     def scatter(self, table: Tensor) -> Tensor:
-        """Apply the transpose of `gather` to `table` (tokens, C): its gradient."""
+        """Apply the transpose of `gather` to `table` (N * h * w, C): its gradient."""
         rows, offsets, weights = self._transpose
         return F.embedding_bag(
             rows, table, offsets, mode="sum", per_sample_weights=weights.to(table.dtype)
         )
 
-    def _neighbours(self, flow: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows (tokens, 4) int64 and their weights (tokens, 4); weight 0 outside the image."""
+    def _neighbours(self, flow: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows (N * h * w, 4) int64 and their weights; weight 0 outside the image."""
         y = torch.arange(self._height, device=flow.device)[:, None]
         x = torch.arange(self._width, device=flow.device)
-        columns, column_weights = _axis_neighbours(x, flow[0], self._width)
-        lines, line_weights = _axis_neighbours(y, flow[1], self._height)
+        columns, column_weights = _axis_neighbours(x, flow[:, 0], self._width)
+        lines, line_weights = _axis_neighbours(y, flow[:, 1], self._height)
         rows = lines[:, :, None] * self._width + columns[:, None, :]
+        first = source * self._height * self._width
+        rows = rows.unflatten(0, (self._count, -1)) + first[:, None, None, None]
         weights = line_weights[:, :, None] * column_weights[:, None, :]
-        return rows.flatten(1), weights.flatten(1)
+        return rows.flatten(0, 1).flatten(1), weights.flatten(1)
 
     @cached_property
     def _transpose(self) -> tuple[Tensor, Tensor, Tensor]:
-        """For each token the tokens that read it: rows, bag offsets, weights."""
+        """For each row the rows that read it: rows, bag offsets, weights."""
         read, order = self._rows.flatten().sort(stable=True)
-        bags = torch.arange(self.tokens, device=read.device)
+        bags = torch.arange(len(self._rows), device=read.device)
         return order // _NEIGHBOURS, torch.searchsorted(read, bags), self._weights.flatten()[order]
 
 
 def _axis_neighbours(start: Tensor, flow: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The two nearest indices (tokens, 2) along one axis, and their bilinear weights.
+    """The two nearest indices (places, 2) along one axis, and their bilinear weights.
 
     The fraction is taken from the flow before the pixel's own place is added: it is exact then.
     """

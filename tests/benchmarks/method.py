@@ -24,7 +24,7 @@ from fresco.attention import AttentionGuidance, FrescoAttnProcessor
 from fresco.correspondence import Correspondence, photometric_occlusion
 from fresco.paths import link
 from tests.benchmarks.measure import Measured, in_fresh_process, measure, report
-from tests.fresco import cases, models, plain
+from tests.fresco import cases, plain, tiny
 
 FRAMES, SIDE = 8, 512
 #: The inputs of the four up blocks: channels at side.
@@ -77,7 +77,7 @@ def _cross_frame(part: str, who: str) -> Measured:
     frames, pairs = _clip()
     guidance = AttentionGuidance.of(frames, pairs)
     guidance.spatial = guidance.temporal = False
-    layer = models.self_attention(width, heads=8)
+    layer = tiny.self_attention(width, heads=8)
     x = torch.randn(2 * FRAMES, side * side, width)
     layer.set_processor(FrescoAttnProcessor(guidance))
     shown = guidance.unique[side * side].flatten()

@@ -20,7 +20,7 @@ from fresco.attention import AttentionGuidance, FrescoAttnProcessor, guided_atte
 from fresco.errors import InvalidInput, UnsupportedModel
 from fresco.paths import Paths
 from fresco.reference import record
-from tests.fresco import cases, models, plain
+from tests.fresco import cases, plain, tiny
 from tests.vectors import Vectors
 
 OFF = {"spatial": False, "cross_frame": False, "temporal": False}
@@ -80,7 +80,7 @@ def test_recorded_attention_without_a_mask_of_this_size(golden: Callable[[str], 
     v = golden("d_fresco_attention")
     layer = recorded_layer(v)
     guidance = recorded_guidance(v, {"cross_frame": True})
-    guidance.unique = {}
+    guidance.unique = {}  # no layer's size
     layer.set_processor(FrescoAttnProcessor(guidance))
     with torch.no_grad():
         result = layer(v["hidden_states"])
@@ -118,7 +118,7 @@ def test_all_parts_equal_attention_written_out(
 ) -> None:
     """Against whole maps, one frame and one path at a time."""
     width, count, tokens = 8, 2, rows * 4
-    layer = models.self_attention(width, count, seed)
+    layer = tiny.self_attention(width, count, seed)
     pairs = cases.correspondence(frames, rows * 8, 32, seed)
     guidance = AttentionGuidance.of(cases.frames(frames, rows * 8, 32, seed), pairs)
     guidance.spatial, guidance.spatial_bias = True, 0.5
@@ -155,7 +155,7 @@ def test_all_parts_equal_attention_written_out(
 
 @given(st.integers(1, 4), st.integers(1, 20), st.sampled_from([1, 2]))
 def test_everything_off_is_plain_attention(frames: int, tokens: int, halves: int) -> None:
-    layer = models.self_attention(8, 2)
+    layer = tiny.self_attention(8, 2)
     x = torch.randn(halves * frames, tokens, 8, generator=torch.Generator().manual_seed(tokens))
     with torch.no_grad():
         expected = layer(x)
@@ -165,7 +165,7 @@ def test_everything_off_is_plain_attention(frames: int, tokens: int, halves: int
 
 
 def test_equal_still_frames_stay_equal_and_one_frame_is_plain() -> None:
-    layer = models.self_attention(8, 2)
+    layer = tiny.self_attention(8, 2)
     still = cases.still(3, 16, 16)
     guidance = AttentionGuidance.of(cases.frames(1, 16, 16).repeat(3, 1, 1, 1), still)
     x = torch.randn(1, 4, 8).repeat(6, 1, 1)
@@ -187,13 +187,13 @@ def test_shared_keys_and_values_exist_once_per_half(monkeypatch: pytest.MonkeyPa
     frames, tokens = 4, 4
     guidance = AttentionGuidance.of(cases.frames(frames, 16, 16), cases.still(frames, 16, 16))
     guidance.temporal = False
-    guided(models.self_attention(8, 2), torch.randn(2 * frames, tokens, 8), guidance)
+    guided(tiny.self_attention(8, 2), torch.randn(2 * frames, tokens, 8), guidance)
     assert seen == [(2, 2, tokens, 4)]  # two halves, two heads, only frame 0's tokens are new
 
 
 def batch_of(unet: UNet2DConditionModel, frames: int = 3) -> Callable[[], Tensor]:
     latents = torch.randn(2 * frames, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-    text = models.text(2 * frames)
+    text = tiny.text(2 * frames)
 
     def run() -> Tensor:
         with torch.no_grad():
@@ -204,13 +204,13 @@ def batch_of(unet: UNet2DConditionModel, frames: int = 3) -> Callable[[], Tensor
 
 def guidance_for(unet: UNet2DConditionModel, frames: int = 3) -> AttentionGuidance:
     latents = torch.randn(frames, 4, 8, 8, generator=torch.Generator().manual_seed(2))
-    stored = record(unet, latents, 1, models.text(2 * frames))
+    stored = record(unet, latents, 1, tiny.text(2 * frames))
     images, pairs = cases.frames(frames, 64, 64), cases.correspondence(frames, 64, 64)
     return AttentionGuidance.of(images, pairs, stored.attention)
 
 
 def test_only_the_self_attention_of_the_last_two_blocks_is_replaced_and_given_back() -> None:
-    unet = models.unet()
+    unet = tiny.unet()
     run = batch_of(unet)
     before, plainly = dict(unet.attn_processors), run()
     with guided_attention(unet, guidance_for(unet)):
@@ -231,7 +231,7 @@ def test_only_the_self_attention_of_the_last_two_blocks_is_replaced_and_given_ba
 
 
 def test_processors_are_given_back_after_an_error() -> None:
-    unet = models.unet()
+    unet = tiny.unet()
     before = dict(unet.attn_processors)
     with pytest.raises(RuntimeError, match="stop"), guided_attention(unet, guidance_for(unet)):
         raise RuntimeError("stop")
@@ -240,7 +240,7 @@ def test_processors_are_given_back_after_an_error() -> None:
 
 @pytest.mark.parametrize("part", ["spatial", "cross_frame", "temporal"])
 def test_each_part_changes_the_model_alone(part: str) -> None:
-    unet = models.unet()
+    unet = tiny.unet()
     run = batch_of(unet)
     plainly = run()
     guidance = guidance_for(unet)
@@ -251,7 +251,7 @@ def test_each_part_changes_the_model_alone(part: str) -> None:
 
 
 def test_a_lora_takes_part() -> None:
-    unet = models.unet()
+    unet = tiny.unet()
     run = batch_of(unet)
     guidance = guidance_for(unet)
     with guided_attention(unet, guidance):
@@ -275,19 +275,19 @@ def with_ip_adapter(unet: UNet2DConditionModel) -> UNet2DConditionModel:
         if isinstance(layer, Attention) and name.endswith("attn2"):
             width = layer.to_q.out_features  # pyright: ignore[reportOptionalMemberAccess]
             layer.set_processor(  # pyright: ignore[reportArgumentType]
-                IPAdapterAttnProcessor2_0(width, models.TEXT_DIM, num_tokens=(2,))  # pyright: ignore
+                IPAdapterAttnProcessor2_0(width, tiny.TEXT_DIM, num_tokens=(2,))  # pyright: ignore
             )
     return unet
 
 
 def test_an_ip_adapter_keeps_working() -> None:
-    unet = with_ip_adapter(models.unet())
+    unet = with_ip_adapter(tiny.unet())
     latents = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-    text = models.text(4)
+    text = tiny.text(4)
     adapters = {n: p for n, p in unet.attn_processors.items() if "attn2" in n}
 
     def run(seed: int) -> Tensor:
-        image = torch.randn(4, 1, 2, models.TEXT_DIM, generator=torch.Generator().manual_seed(seed))
+        image = torch.randn(4, 1, 2, tiny.TEXT_DIM, generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():
             return unet(latents, 500, encoder_hidden_states=(text, [image])).sample
 
@@ -303,7 +303,7 @@ def test_an_ip_adapter_keeps_working() -> None:
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        (lambda: models.unet(up_block_types=("UpBlock2D",) * 4), "up block 2 .* no self-attention"),
+        (lambda: tiny.unet(up_block_types=("UpBlock2D",) * 4), "up block 2 .* no self-attention"),
         (
             lambda: UNet2DConditionModel(
                 block_out_channels=(8, 8),
@@ -329,9 +329,13 @@ def test_a_model_without_the_blocks_is_refused(
 
 
 def test_what_does_not_belong_to_the_batch_is_refused() -> None:
-    layer, x = models.self_attention(8, 2), torch.randn(4, 4, 8)
+    layer, x = tiny.self_attention(8, 2), torch.randn(4, 4, 8)
     with pytest.raises(InvalidInput, match="does not hold 3 frames"):
         guided(layer, x, AttentionGuidance(3, **OFF))
+    with pytest.raises(InvalidInput, match="at least one"):
+        AttentionGuidance(0)
+    with pytest.raises(InvalidInput, match="mask of unique tokens"):
+        AttentionGuidance(2, unique={4: torch.ones(3, 4, dtype=torch.bool)})
     with pytest.raises(InvalidInput, match="no features are stored"):
         guided(layer, x, AttentionGuidance(2))
     with pytest.raises(InvalidInput, match="record them at the size"):

@@ -46,7 +46,12 @@ def test_a_first_batch_of_one_keyframe_is_one_anchor() -> None:
 
 @pytest.mark.parametrize(
     ("keys", "size", "says"),
-    [([], 8, "no keyframes"), ([3, 3], 8, "ascending"), ([0, 1], 2, "no room")],
+    [
+        ([], 8, "no keyframes"),
+        ([3, 3], 8, "ascending"),
+        ([0, 1], 2, "no room"),
+        ([-3, 5], 8, "before the clip"),
+    ],
 )
 def test_what_cannot_be_planned_is_refused(keys: list[int], size: int, says: str) -> None:
     with pytest.raises(InvalidInput, match=says):

@@ -165,6 +165,12 @@ def test_pairs_that_do_not_belong_together_are_refused() -> None:
         c.Correspondence(flow, flow, seen[:, :4], seen)
     with pytest.raises(InvalidInput, match="NaN"):
         c.Correspondence(flow, flow * torch.nan, seen, seen)
+    with pytest.raises(InvalidInput, match="other than 0"):
+        c.Correspondence(flow, flow, seen + 255, seen)
+    with pytest.raises(InvalidInput, match="convert it to float"):
+        c.consistency_occlusion(flow.int(), flow.int())
+    with pytest.raises(InvalidInput, match="cannot warp"):
+        c.warp(torch.zeros(0, 3, 8, 8), torch.zeros(0, 2, 8, 8))
     with pytest.raises(InvalidInput, match="cannot warp"):
         c.warp(torch.zeros(2, 3, 8, 8), torch.zeros(2, 2, 8, 4))
     with pytest.raises(InvalidInput, match="whole fraction"):

@@ -12,8 +12,9 @@ from fresco import features as f
 from fresco.blocks import block_input
 from fresco.correspondence import Correspondence
 from fresco.errors import InvalidInput, UnsupportedModel
+from fresco.guidance import FeatureGuidance, guided_features
 from fresco.reference import record
-from tests.fresco import cases, models, plain
+from tests.fresco import cases, plain, tiny
 from tests.vectors import Vectors
 
 #: variant → temporal, spatial weight
@@ -222,10 +223,10 @@ def test_an_iteration_can_stop_it() -> None:
 
 
 def test_hooks_optimise_every_block_and_are_taken_away() -> None:
-    unet = models.unet()
-    latents, text = torch.randn(4, 4, 8, 8), models.text(4)
+    unet = tiny.unet()
+    latents, text = torch.randn(4, 4, 8, 8), tiny.text(4)
     reference = record(unet, latents[:2], 1, text)
-    guidance = f.FeatureGuidance(cases.correspondence(2, 64, 64), reference.features, iterations=2)
+    guidance = FeatureGuidance(cases.correspondence(2, 64, 64), reference.features, iterations=2)
     calls: list[int] = []
     guidance.on_iteration = lambda: calls.append(1)
 
@@ -234,7 +235,7 @@ def test_hooks_optimise_every_block_and_are_taken_away() -> None:
             return unet(latents, 500, encoder_hidden_states=text).sample
 
     plainly = run()
-    with f.guided_features(unet, guidance):
+    with guided_features(unet, guidance):
         optimised = run()
         assert len(calls) == 4 * 2 * 2  # blocks, halves, iterations
         guidance.enabled = False
@@ -255,8 +256,8 @@ def test_a_block_called_by_position_is_optimised_too() -> None:
             self.up_blocks = torch.nn.ModuleList([Block() for _ in range(4)])
 
     model, x = Model(), cases.features(2, 4, 8, 8)
-    guidance = f.FeatureGuidance(cases.correspondence(2, 64, 64), iterations=1)
-    with f.guided_features(model, guidance):
+    guidance = FeatureGuidance(cases.correspondence(2, 64, 64), iterations=1)
+    with guided_features(model, guidance):
         result = model.up_blocks[2](x, 1)
     torch.testing.assert_close(result, guidance.optimise(x, 2) + 1)
     with pytest.raises(UnsupportedModel, match="without hidden_states"):
@@ -283,3 +284,34 @@ def test_what_does_not_belong_together_is_refused() -> None:
         f.optimise(cases.features(4, 5, 7, 7), pairs)
     with pytest.raises(InvalidInput, match="background matte"):
         f.fuse_background(x, pairs, torch.ones(3, 1, 8, 8))
+
+
+def test_autocast_does_not_reach_inside() -> None:
+    pairs, x = cases.correspondence(2, 64, 64), cases.features(4, 5, 8, 8)
+    target = cases.features(4, 5, 8, 8, seed=1)
+    expected, loss = f.optimise(x, pairs, target), f.gram_loss(x, target)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(f.optimise(x, pairs, target), expected)
+        assert torch.equal(f.gram_loss(x, target), loss)
+
+
+def test_nothing_is_remembered_for_gradients() -> None:
+    pairs, x = cases.correspondence(2, 64, 64), cases.features(4, 5, 8, 8).requires_grad_()
+    target = cases.features(4, 5, 8, 8, seed=1).requires_grad_()
+    assert not f.optimise(x, pairs, target).requires_grad
+    assert not f.fuse_background(x, pairs, torch.ones(2, 1, 8, 8)).requires_grad
+
+
+def test_half_precision_flow_is_widened_first() -> None:
+    pairs, x = cases.correspondence(1, 8, 512), cases.features(1, 2, 8, 512)
+    flows = [pairs.forward.half(), pairs.backward.half()]
+    occlusions = [pairs.occ_forward, pairs.occ_backward]
+    halved = f.temporal_loss(x, Correspondence(*flows, *occlusions))
+    widened = f.temporal_loss(x, Correspondence(*(flow.float() for flow in flows), *occlusions))
+    assert torch.equal(halved, widened)
+
+
+def test_a_model_that_pads_its_features_is_refused() -> None:
+    guidance = FeatureGuidance(cases.correspondence(1, 96, 96))
+    with pytest.raises(InvalidInput, match="multiples of 64"):
+        guidance.optimise(cases.features(2, 4, 2, 2), 0)

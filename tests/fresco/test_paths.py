@@ -117,5 +117,16 @@ def test_inputs_that_do_not_belong_together_are_refused() -> None:
     still = cases.still(2, 16, 16)
     with pytest.raises(InvalidInput, match="does not belong"):
         link(still.backward, still.occ_backward, cases.frames(3, 16, 16), 8)
-    with pytest.raises(InvalidInput, match="cannot be reduced"):
+    with pytest.raises(InvalidInput, match="leaves no token"):
         unique_tokens(torch.zeros(2, 4, 4), 8)
+    with pytest.raises(InvalidInput, match="no occlusion mask"):
+        unique_tokens(torch.zeros(0, 8, 8), 8)
+    frames = cases.frames(2, 16, 16)
+    with pytest.raises(InvalidInput, match="NaN"):
+        link(still.backward * torch.nan, still.occ_backward, frames, 8)
+    with pytest.raises(InvalidInput, match="backward occlusion"):
+        link(still.backward, still.occ_backward[:1], frames, 8)
+    with pytest.raises(InvalidInput, match="convert them to float"):
+        link(still.backward, still.occ_backward, frames.byte(), 8)
+    with pytest.raises(InvalidInput, match="leaves no token"):
+        link(still.backward, still.occ_backward, frames, 32)

@@ -9,7 +9,7 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 
 from fresco.errors import InvalidInput, UnsupportedModel
 from fresco.reference import record
-from tests.fresco import models, plain
+from tests.fresco import plain, tiny
 from tests.vectors import Vectors
 
 
@@ -39,9 +39,9 @@ def test_recorded_features(
 
 
 def test_one_pass_keeps_both_halves_and_leaves_no_hooks() -> None:
-    unet = models.unet()
+    unet = tiny.unet()
     latents = torch.randn(2, 4, 8, 8)
-    reference = record(unet, latents, 1, models.text(4))
+    reference = record(unet, latents, 1, tiny.text(4))
     assert sorted(reference.features) == [0, 1, 2, 3]
     assert [len(x) for x in reference.features.values()] == [4] * 4
     assert [x.shape[-1] for x in reference.features.values()] == [1, 2, 4, 8]
@@ -52,10 +52,21 @@ def test_one_pass_keeps_both_halves_and_leaves_no_hooks() -> None:
 
 def test_embeddings_of_other_frames_are_refused() -> None:
     with pytest.raises(InvalidInput, match="3 prompt embeddings do not belong to 2 frames"):
-        record(models.unet(), torch.randn(2, 4, 8, 8), 1, models.text(3))
+        record(tiny.unet(), torch.randn(2, 4, 8, 8), 1, tiny.text(3))
 
 
 def test_a_model_without_the_blocks_is_refused() -> None:
-    unet = models.unet(up_block_types=("UpBlock2D",) * 4)
+    unet = tiny.unet(up_block_types=("UpBlock2D",) * 4)
     with pytest.raises(UnsupportedModel, match="no self-attention"):
-        record(unet, torch.randn(1, 4, 8, 8), 1, models.text(2))
+        record(unet, torch.randn(1, 4, 8, 8), 1, tiny.text(2))
+
+
+def test_freeu_does_not_change_what_is_kept() -> None:
+    unet = tiny.unet()
+    latents, text = torch.randn(1, 4, 8, 8), tiny.text(2)
+    before = record(unet, latents, 1, text)
+    unet.enable_freeu(s1=0.9, s2=0.2, b1=1.5, b2=1.6)
+    after = record(unet, latents, 1, text)
+    # Block 0 gets its input before FreeU has touched anything.
+    assert torch.equal(before.features[0], after.features[0])
+    assert not torch.allclose(before.features[1], after.features[1])

@@ -49,3 +49,10 @@ def test_real_clips_joined_are_cut_where_they_meet(clip: Callable[[str], Path]) 
 def test_no_frames_are_refused() -> None:
     with pytest.raises(InvalidInput, match="no frames"):
         find_cuts([], NTSC)
+
+
+def test_frames_of_different_sizes_and_no_rate_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="frame 1 has shape"):
+        find_cuts([torch.zeros(3, 8, 8), torch.zeros(3, 8, 16)], NTSC)
+    with pytest.raises(InvalidInput, match="must be positive"):
+        find_cuts([torch.zeros(3, 8, 8)], Fraction(0))
