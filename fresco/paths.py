@@ -133,12 +133,10 @@ def _match(target: Tensor, lost: Tensor, error: Tensor) -> tuple[Tensor, Tensor]
     owner = nobody.scatter_reduce(1, target, torch.where(contender, numbers, nobody), "amin")
 
     broken = owner == tokens
-    placed = contender & (owner.gather(1, target) == numbers)
-    # Stable sorts put the free ones of either side first, ascending: the k-th takes the k-th.
-    free = (~broken).long().argsort(dim=1, stable=True)
-    homeless = placed.long().argsort(dim=1, stable=True)
-    filling = torch.empty_like(target).scatter_(1, free, homeless)
-    return torch.where(broken, filling, owner.long()), broken
+    homeless = ~(contender & (owner.gather(1, target) == numbers))
+    # Each pair has as many of the one as of the other, so row by row the k-th takes the k-th.
+    owner[broken] = numbers[homeless]
+    return owner.long(), broken
 
 
 def _chain(partner: Tensor, broken: Tensor) -> Paths:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 
@@ -29,17 +29,29 @@ class Measured:
         return f"{self.wall_s:9.3f} s wall {self.cpu_s:9.3f} s CPU {megabytes:8.0f} MB"
 
 
-def measure(call: Callable[[], object], repeat: int = 1) -> Measured:
-    """Run `call` and return its fastest time and largest memory of `repeat` runs."""
-    runs = [_once(call) for _ in range(repeat)]
+def measure(call: Callable[[], object], repeat: int = 0) -> Measured:
+    """Run `call` once for its memory, and `repeat` times more, unwatched, for its fastest time.
+
+    Short calls want repeats: the watching itself would take a part of their time.
+    """
+    runs = [_watched(call), *(_timed(call) for _ in range(repeat))]
+    timed = runs[1:] or runs
     return Measured(
-        min(run.wall_s for run in runs),
-        min(run.cpu_s for run in runs),
+        min(run.wall_s for run in timed),
+        min(run.cpu_s for run in timed),
         max(run.peak_bytes for run in runs),
     )
 
 
-def _once(call: Callable[[], object]) -> Measured:
+def _timed(call: Callable[[], object]) -> Measured:
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = call()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    del result
+    return Measured(wall, cpu, 0)
+
+
+def _watched(call: Callable[[], object]) -> Measured:
     process = psutil.Process()
     before = process.memory_info().rss
     peak, done = before, threading.Event()
@@ -51,13 +63,10 @@ def _once(call: Callable[[], object]) -> Measured:
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    wall, cpu = time.perf_counter(), time.process_time()
-    result = call()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    timed = _timed(call)
     done.set()
     watcher.join()
-    del result
-    return Measured(wall, cpu, max(0, peak - before))
+    return replace(timed, peak_bytes=max(0, peak - before))
 
 
 def in_fresh_process(module: str, *arguments: str) -> Measured:

@@ -4,7 +4,7 @@
 plain version (whole Gram matrices and autograd, a walk over tokens, keys and values copied per
 frame) measured in the same run, each call in a process of its own:
 
-    python -m tests.benchmarks.method [--threads 2] [--iterations 1] [part ...]
+    python -m tests.benchmarks.method [--threads 2] [--iterations 2] [part ...]
 
 Memory is what a call needs beyond its inputs and outputs.
 """
@@ -67,9 +67,8 @@ def _linking(part: str, who: str) -> Measured:
     frames, pairs = _clip()
     arguments = (pairs.backward, pairs.occ_backward, frames, SCALES[part])
     if who == "plain":
-        return measure(lambda: plain.link(*arguments))
-    link(*arguments)
-    return measure(lambda: link(*arguments), repeat=5)
+        return measure(lambda: plain.link(*arguments), repeat=2)
+    return measure(lambda: link(*arguments), repeat=20)
 
 
 def _cross_frame(part: str, who: str) -> Measured:
@@ -118,7 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("parts", nargs="*", default=[], help=f"some of {', '.join(PARTS)}")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--iterations", type=int, default=1, help="of the optimisation")
+    parser.add_argument("--iterations", type=int, default=2, help="of the optimisation")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     parts = arguments.parts or list(PARTS)
