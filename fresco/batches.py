@@ -10,6 +10,8 @@ from fresco.errors import InvalidInput
 
 #: Anchors in front of every batch but the first: the clip's first keyframe and the previous last.
 _ANCHORS = 2
+#: Fewer frames than this leave no room beside the anchors.
+SMALLEST_BATCH = _ANCHORS + 1
 #: A last batch brings at least this many new keyframes, if need be from the batch before.
 _FEWEST = 3
 
@@ -49,7 +51,7 @@ def plan(keyframes: Iterable[int], size: int) -> list[Batch]:
         raise InvalidInput(f"keyframes {keyframes} are not ascending; sort them first.")
     if keyframes[0] < 0:
         raise InvalidInput(f"keyframe {keyframes[0]} is before the clip's first frame, 0.")
-    if size <= _ANCHORS:
+    if size < SMALLEST_BATCH:
         raise InvalidInput(f"a batch of {size} has no room beside its {_ANCHORS} anchors; use 3+.")
     groups = _fill_last(_split(keyframes, size))
     first = groups[0][0]

@@ -60,13 +60,13 @@ class Correspondence:
 
     def to(self, device: torch.device | str) -> Correspondence:
         """Return the same correspondence on `device`."""
-        return self._with(*(getattr(self, name).to(device) for name in self.__slots__))
+        return self.unchecked(*(getattr(self, name).to(device) for name in self.__slots__))
 
     def reduced(self, scale: int) -> Correspondence:
         """Return it at 1/`scale`: flows reduced bilinearly and divided, occlusions by maximum."""
         if scale == 1:
             return self
-        return self._with(
+        return self.unchecked(
             reduce_bilinear(self.forward, scale) / scale,
             reduce_bilinear(self.backward, scale) / scale,
             F.max_pool2d(self.occ_forward, scale),
@@ -74,8 +74,8 @@ class Correspondence:
         )
 
     @classmethod
-    def _with(cls, *parts: Tensor) -> Correspondence:
-        """Make one of parts that are known to be right: checking them would wait for the device."""
+    def unchecked(cls, *parts: Tensor) -> Correspondence:
+        """Make one of parts known to be right, in order: checking them would wait for the device."""
         made = object.__new__(cls)
         for name, part in zip(cls.__slots__, parts, strict=True):
             object.__setattr__(made, name, part)

@@ -1,0 +1,367 @@
+"""How much memory a run will take, before it starts, and the settings that fit a budget.
+
+The forecast is a rehearsal: the very functions of a run are called on ``meta`` tensors, which have
+shapes but no data, while every storage that comes and goes is counted. What differs by device (buffers
+inside convolutions, for example) is added by rules stated here.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from fresco.attention import PATH_SCALES, UNIQUE_SCALES, AttentionGuidance, guided_attention
+from fresco.batches import SMALLEST_BATCH
+from fresco.correspondence import Correspondence
+from fresco.errors import OutOfMemory
+from fresco.guidance import FeatureGuidance, guided_features
+from fresco.memory import Limits, tiled
+from fresco.models import Model
+from fresco.paths import Paths
+from fresco.reference import record
+from fresco.sampling import Conditions, Guidance, predict
+from fresco.schedule import Settings
+
+_META = torch.device("meta")
+#: Share of a batch's tokens that all frames share as keys and values, beside the first frame's.
+_NEW_TOKENS = 0.1
+#: Token tensors of one half that the optimisation holds: the variable, its gradient, Adam's two
+#: moments, a residual and what it scatters to.
+_OPTIMISER_TENSORS = 6
+#: Length of a CLIP prompt.
+_TEXT_LENGTH = 77
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The predicted memory of a batch, bytes.
+
+    weights: of all networks that are on the device at once
+    working: what comes and goes on top, at its highest, by stage: "reference", "step", "vae"
+    limits, frames: what it was made for
+    device_type: "cpu" figures are compared with measurements by the tests, others are predicted only
+    """
+
+    weights: int
+    working: dict[str, int]
+    limits: Limits
+    frames: int
+    device_type: str
+
+    @property
+    def peak(self) -> int:
+        """The highest point."""
+        return self.weights + max(self.working.values())
+
+    def __str__(self) -> str:
+        label = "" if self.device_type == "cpu" else f" (predicted for {self.device_type})"
+        stage = max(self.working, key=lambda name: self.working[name])
+        return (
+            f"{self.peak / 1e9:.1f} GB{label}: {self.weights / 1e9:.1f} GB of weights and "
+            f"{self.working[stage] / 1e9:.1f} GB at the highest point, the {stage}; "
+            f"{self.frames} keyframes per batch, {self.limits}"
+        )
+
+
+def forecast(
+    model: Model,
+    height: int,
+    width: int,
+    frames: int,
+    settings: Settings | None = None,
+    limits: Limits | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Forecast:
+    """Forecast the memory of one batch.
+
+    model: real, or on the ``meta`` device; only its shapes matter
+    dtype, device: what it will run in and on; by default what it is in and on now
+    """
+    settings, limits = settings or Settings(), limits or Limits()
+    kind = torch.device(device or model.device).type
+    rehearsal = _Rehearsal(
+        model, height, width, frames, settings, limits, dtype or model.dtype, kind
+    )
+    working = {
+        "reference": rehearsal.reference(),
+        "step": rehearsal.step(),
+        "vae": rehearsal.vae(),
+    }
+    return Forecast(rehearsal.weights(), working, limits, frames, kind)
+
+
+def plan(
+    model: Model,
+    height: int,
+    width: int,
+    frames: int,
+    budget: int,
+    settings: Settings | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Forecast:
+    """Choose limits, and a batch of at most `frames`, that fit into `budget` bytes.
+
+    The batch is kept as large as can be, the blocks next: smaller blocks cost little time, a smaller
+    batch costs coherence.
+
+    Raises:
+        OutOfMemory: nothing fits; the message says what the smallest would take.
+    """
+    smallest: Forecast | None = None
+    for count in _batch_sizes(frames):
+        for limits in _ladder():
+            smallest = forecast(model, height, width, count, settings, limits, dtype, device)
+            if smallest.peak <= budget:
+                return smallest
+    raise OutOfMemory(
+        f"{budget / 1e9:.1f} GB are not enough for {width} x {height}; the smallest way takes "
+        f"{smallest}. Use a smaller size, or half precision."
+    )
+
+
+def _batch_sizes(frames: int) -> Iterator[int]:
+    yield frames
+    yield from (size for size in (6, 4, SMALLEST_BATCH) if size < frames)
+
+
+def _ladder() -> Iterator[Limits]:
+    """Limits from the fastest to the smallest."""
+    limits = Limits()
+    yield limits
+    for change in (
+        {"split_halves": True},
+        {"vae_tile": 256},
+        {"gram_block": limits.gram_block // 8},
+        {"offload": True},
+    ):
+        limits = replace(limits, **change)
+        yield limits
+
+
+class _Rehearsal:
+    """One batch on ``meta`` tensors."""
+
+    def __init__(
+        self,
+        model: Model,
+        height: int,
+        width: int,
+        frames: int,
+        settings: Settings,
+        limits: Limits,
+        dtype: torch.dtype,
+        kind: str,
+    ) -> None:
+        self.frames, self.settings, self.limits, self.kind = frames, settings, limits, kind
+        self.size = (height, width)
+        self.model = Model(
+            unet=_on_meta(model.unet, dtype),
+            vae=_on_meta(model.vae, dtype),
+            scheduler=SimpleNamespace(scale_model_input=lambda latents, _timestep: latents),
+            controlnets=[_on_meta(net, dtype) for net in model.controlnets],
+        )
+        self.text_encoder = model.text_encoder
+        self.dtype = dtype
+        scale = self.model.latent_scale
+        channels = self.model.unet.config.in_channels
+        self.latents = self.empty(frames, channels, height // scale, width // scale)
+        self.text = self.empty(
+            settings.halves * frames, _TEXT_LENGTH, self.model.unet.config.cross_attention_dim
+        )
+
+    def empty(self, *shape: int) -> Tensor:
+        """A tensor of the run's type without data."""
+        return torch.empty(shape, dtype=self.dtype, device=_META)
+
+    def weights(self) -> int:
+        """Bytes of the networks that are on the device at the same time."""
+        model = self.model
+        denoisers = sum(_parameter_bytes(net) for net in (model.unet, *model.controlnets))
+        vae = _parameter_bytes(model.vae)
+        if self.limits.offload:
+            return max(denoisers, vae)
+        text = 0 if self.text_encoder is None else _parameter_bytes(self.text_encoder, self.dtype)
+        return denoisers + vae + text
+
+    def reference(self) -> int:
+        """The highest point of the reference pass."""
+        return self.peak(self.record)
+
+    def record(self) -> Any:
+        """The reference pass, if the settings ask for one."""
+        if not (self.settings.spatial or self.settings.spatial_weight):
+            return None
+        timestep = torch.zeros((), device=_META)
+        return record(self.model.unet, self.latents, timestep, self.text)
+
+    def step(self) -> int:
+        """The highest point of the first denoising step, in which everything is on."""
+        return self.peak(self._step)
+
+    def _step(self) -> None:
+        reference = self.record()
+        attention = _AttentionSketch(
+            frames=self.frames,
+            reference={} if reference is None else reference.attention,
+            spatial=self.settings.spatial,
+            cross_frame=self.settings.cross_frame,
+            temporal=self.settings.temporal,
+        )
+        attention.sketch(self.size)
+        features = _FeatureSketch(
+            _no_correspondence(self.frames, self.size), enabled=self.settings.optimises
+        )
+        features.halves_at_once = 1 if self.limits.split_halves else self.settings.halves
+        features.gram_block = self.limits.gram_block
+        guidance = Guidance(attention, features)
+        maps = [self.empty(self.frames, 3, *self.size) for _ in self.model.controlnets]
+        conditions = Conditions(self.text, maps, [1.0] * len(maps), self.settings.guidance_scale)
+        timestep = torch.zeros((), device=_META)
+        unet = self.model.unet
+        with guided_attention(unet, attention), guided_features(unet, features):
+            predict(self.model, self.latents, timestep, conditions, guidance, self.limits)
+
+    def vae(self) -> int:
+        """The highest point of encoding and decoding, one frame at a time."""
+        image = torch.empty(1, 3, *self.size, device=_META)
+        vae = self.model.vae
+        with tiled(vae, self.limits.vae_tile, self.model.latent_scale):
+            decoding = self.peak(lambda: self.model.decode(self.latents[:1]))
+            return max(decoding, self.peak(lambda: self.model.encode(image)))
+
+    def peak(self, work: Callable[[], Any]) -> int:
+        """Run `work` and return the most bytes that it held at once."""
+        with torch.no_grad(), _StorageCount(self.kind) as count, _AttentionWithoutMaps():
+            work()
+        return count.peak
+
+
+class _AttentionSketch(AttentionGuidance):
+    """Guidance with index lists of likely lengths, without data."""
+
+    def sketch(self, size: tuple[int, int]) -> None:
+        """Note the token counts of this frame size."""
+        self._unique_counts = [size[0] // s * (size[1] // s) for s in UNIQUE_SCALES]
+        self._path_counts = [size[0] // s * (size[1] // s) for s in PATH_SCALES]
+
+    def shared_rows(self, tokens: int, device: torch.device) -> Tensor | None:
+        """See `AttentionGuidance`."""
+        if tokens not in self._unique_counts:
+            return None
+        shared = tokens + round(_NEW_TOKENS * tokens * (self.frames - 1))
+        return torch.empty(shared, dtype=torch.int64, device=device)
+
+    def paths_of(self, tokens: int, device: torch.device) -> Paths | None:
+        """See `AttentionGuidance`."""
+        if tokens not in self._path_counts:
+            return None
+        order = torch.empty(self.frames, tokens, dtype=torch.int64, device=device)
+        mask = torch.empty(tokens, self.frames, self.frames, dtype=torch.bool, device=device)
+        return Paths(order, order, mask)
+
+
+class _FeatureSketch(FeatureGuidance):
+    """An optimisation that only holds what the real one would."""
+
+    halves_at_once: int = 1
+
+    def optimise(self, x: Tensor, block: int) -> Tensor:  # noqa: ARG002 (as the real one)
+        """See `FeatureGuidance`."""
+        half = x.numel() // self.halves_at_once
+        held = [torch.empty(half, device=x.device) for _ in range(_OPTIMISER_TENSORS)]
+        held.append(torch.empty(self.gram_block, device=x.device))
+        return torch.empty_like(x)
+
+
+class _StorageCount(TorchDispatchMode):
+    """Counts the bytes of all storages that appear inside the ``with`` block, while they live."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.live, self.peak = kind, 0, 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run an operator and count what it made."""
+        result = func(*args, **(kwargs or {}))
+        inside = self._inside(func, args, result)
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._count(leaf)
+        self.peak = max(self.peak, self.live + inside)
+        return result
+
+    def _count(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = id(storage)
+        if key in self._known:
+            return
+        size = storage.nbytes()
+        self._known.add(key)
+        self.live += size
+        weakref.finalize(storage, self._free, key, size)
+
+    def _free(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.live -= size
+
+    def _inside(self, func: Any, args: Sequence[Any], result: Any) -> int:
+        """Bytes that an operator holds while it runs, beside its result."""
+        if self.kind == "cpu" and func is torch.ops.aten.convolution.default:
+            # oneDNN copies input and output into a blocked layout.
+            return _bytes(cast(Tensor, args[0])) + _bytes(cast(Tensor, result))
+        return 0
+
+
+class _AttentionWithoutMaps(TorchFunctionMode):
+    """Attention as every device's fused kernel does it: without the map of all pairs."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Answer attention with an empty result; leave everything else alone."""
+        kwargs = kwargs or {}
+        if func is not nn.functional.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        query, value = args[0], args[2]
+        return query.new_empty(*query.shape[:-1], value.shape[-1])
+
+
+def _on_meta(net: Any, dtype: torch.dtype) -> Any:
+    """A network of the same shape without data."""
+    with torch.device("meta"):
+        return type(net).from_config(net.config).to(dtype).eval()
+
+
+def _no_correspondence(frames: int, size: tuple[int, int]) -> Correspondence:
+    flow = torch.empty(frames, 2, *size, device=_META)
+    return Correspondence.unchecked(flow, flow, flow[:, 0], flow[:, 0])
+
+
+def _parameter_bytes(net: nn.Module, dtype: torch.dtype | None = None) -> int:
+    return sum(p.numel() * (dtype or p.dtype).itemsize for p in net.parameters())
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
