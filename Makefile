@@ -15,9 +15,10 @@ test: lint
 	$(BIN)/python -m pytest
 	PYTHONPATH=$(RAFT) $(BIN)/python -m pytest tests/fresco/test_flow.py
 
-# What is too long for every change: the property tests with many more examples.
+# What is too long for every change: the property tests with many more examples, and networks of
+# Stable Diffusion's size (minutes, and 15 GB of memory).
 test-long: install
-	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest
+	FRESCO_BRIDGE_LONG=1 HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest
 
 lint: install
 	$(BIN)/ruff format --check .
@@ -28,6 +29,7 @@ lint: install
 
 benchmarks: install
 	$(BIN)/python -m tests.benchmarks.method
+	$(BIN)/python -m tests.benchmarks.memory
 
 install: $(VENV)/installed
 

@@ -75,7 +75,7 @@ class Correspondence:
 
     @classmethod
     def unchecked(cls, *parts: Tensor) -> Correspondence:
-        """Make one of parts known to be right, in order: checking them would wait for the device."""
+        """Make one of parts known to be right; checking them would wait for the device."""
         made = object.__new__(cls)
         for name, part in zip(cls.__slots__, parts, strict=True):
             object.__setattr__(made, name, part)

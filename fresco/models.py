@@ -48,6 +48,13 @@ class Model:
         parts = [self.unet, self.vae, *self.controlnets, self.text_encoder]
         return [part for part in parts if isinstance(part, nn.Module)]
 
+    def to(self, device: torch.device, dtype: torch.dtype) -> Model:
+        """Move all networks (`fresco.memory.best_device`, `best_dtype`); return this model."""
+        for part in self.modules:
+            part.to(device, dtype)
+        self.place = device
+        return self
+
     @property
     def multiple(self) -> int:
         """What both sides of a frame must be a multiple of, pixels: 64 for SD 1.5."""

@@ -1,8 +1,8 @@
 """How much memory a run will take, before it starts, and the settings that fit a budget.
 
 The forecast is a rehearsal: the very functions of a run are called on ``meta`` tensors, which have
-shapes but no data, while every storage that comes and goes is counted. What differs by device (buffers
-inside convolutions, for example) is added by rules stated here.
+shapes but no data, while every storage that comes and goes is counted. What differs by device
+(buffers inside convolutions, for example) is added by rules stated here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,7 @@ class Forecast:
     weights: of all networks that are on the device at once
     working: what comes and goes on top, at its highest, by stage: "reference", "step", "vae"
     limits, frames: what it was made for
-    device_type: "cpu" figures are compared with measurements by the tests, others are predicted only
+    device_type: "cpu" figures are compared with measurements by the tests, others only predicted
     """
 
     weights: int
@@ -87,17 +87,10 @@ def forecast(
     model: real, or on the ``meta`` device; only its shapes matter
     dtype, device: what it will run in and on; by default what it is in and on now
     """
-    settings, limits = settings or Settings(), limits or Limits()
     kind = torch.device(device or model.device).type
-    rehearsal = _Rehearsal(
-        model, height, width, frames, settings, limits, dtype or model.dtype, kind
-    )
-    working = {
-        "reference": rehearsal.reference(),
-        "step": rehearsal.step(),
-        "vae": rehearsal.vae(),
-    }
-    return Forecast(rehearsal.weights(), working, limits, frames, kind)
+    twin = _twin(model, dtype or model.dtype)
+    rehearsal = _Rehearsal(twin, (height, width), frames, settings or Settings(), kind)
+    return rehearsal.forecast(limits or Limits())
 
 
 def plan(
@@ -112,16 +105,19 @@ def plan(
 ) -> Forecast:
     """Choose limits, and a batch of at most `frames`, that fit into `budget` bytes.
 
-    The batch is kept as large as can be, the blocks next: smaller blocks cost little time, a smaller
-    batch costs coherence.
+    The batch is kept as large as can be, the blocks next: smaller blocks cost little time, a
+    smaller batch costs coherence.
 
     Raises:
         OutOfMemory: nothing fits; the message says what the smallest would take.
     """
+    kind = torch.device(device or model.device).type
+    twin = _twin(model, dtype or model.dtype)
     smallest: Forecast | None = None
     for count in _batch_sizes(frames):
+        rehearsal = _Rehearsal(twin, (height, width), count, settings or Settings(), kind)
         for limits in _ladder():
-            smallest = forecast(model, height, width, count, settings, limits, dtype, device)
+            smallest = rehearsal.forecast(limits)
             if smallest.peak <= budget:
                 return smallest
     raise OutOfMemory(
@@ -153,50 +149,36 @@ class _Rehearsal:
     """One batch on ``meta`` tensors."""
 
     def __init__(
-        self,
-        model: Model,
-        height: int,
-        width: int,
-        frames: int,
-        settings: Settings,
-        limits: Limits,
-        dtype: torch.dtype,
-        kind: str,
+        self, twin: Model, size: tuple[int, int], frames: int, settings: Settings, kind: str
     ) -> None:
-        self.frames, self.settings, self.limits, self.kind = frames, settings, limits, kind
-        self.size = (height, width)
-        self.model = Model(
-            unet=_on_meta(model.unet, dtype),
-            vae=_on_meta(model.vae, dtype),
-            scheduler=SimpleNamespace(scale_model_input=lambda latents, _timestep: latents),
-            controlnets=[_on_meta(net, dtype) for net in model.controlnets],
-        )
-        self.text_encoder = model.text_encoder
-        self.dtype = dtype
-        scale = self.model.latent_scale
-        channels = self.model.unet.config.in_channels
-        self.latents = self.empty(frames, channels, height // scale, width // scale)
-        self.text = self.empty(
-            settings.halves * frames, _TEXT_LENGTH, self.model.unet.config.cross_attention_dim
-        )
+        self.model, self.size, self.frames = twin, size, frames
+        self.settings, self.kind = settings, kind
+        config, scale = twin.unet.config, twin.latent_scale
+        self.latents = self.empty(frames, config.in_channels, size[0] // scale, size[1] // scale)
+        self.text = self.empty(settings.halves * frames, _TEXT_LENGTH, config.cross_attention_dim)
+
+    def forecast(self, limits: Limits) -> Forecast:
+        """Go through all stages within `limits`."""
+        working = {
+            "reference": self.peak(self.record),
+            "step": self.peak(lambda: self.step(limits)),
+            "vae": self.vae(limits),
+        }
+        return Forecast(self.weights(limits), working, limits, self.frames, self.kind)
 
     def empty(self, *shape: int) -> Tensor:
         """A tensor of the run's type without data."""
-        return torch.empty(shape, dtype=self.dtype, device=_META)
+        return torch.empty(shape, dtype=self.model.dtype, device=_META)
 
-    def weights(self) -> int:
+    def weights(self, limits: Limits) -> int:
         """Bytes of the networks that are on the device at the same time."""
         model = self.model
         denoisers = sum(_parameter_bytes(net) for net in (model.unet, *model.controlnets))
         vae = _parameter_bytes(model.vae)
-        if self.limits.offload:
+        if limits.offload:
             return max(denoisers, vae)
-        text = 0 if self.text_encoder is None else _parameter_bytes(self.text_encoder, self.dtype)
+        text = 0 if model.text_encoder is None else _parameter_bytes(model.text_encoder)
         return denoisers + vae + text
-
-    def reference(self) -> int:
-        """The highest point of the reference pass."""
-        return self.peak(self.record)
 
     def record(self) -> Any:
         """The reference pass, if the settings ask for one."""
@@ -205,11 +187,8 @@ class _Rehearsal:
         timestep = torch.zeros((), device=_META)
         return record(self.model.unet, self.latents, timestep, self.text)
 
-    def step(self) -> int:
-        """The highest point of the first denoising step, in which everything is on."""
-        return self.peak(self._step)
-
-    def _step(self) -> None:
+    def step(self, limits: Limits) -> None:
+        """The first denoising step, in which everything is on."""
         reference = self.record()
         attention = _AttentionSketch(
             frames=self.frames,
@@ -222,21 +201,23 @@ class _Rehearsal:
         features = _FeatureSketch(
             _no_correspondence(self.frames, self.size), enabled=self.settings.optimises
         )
-        features.halves_at_once = 1 if self.limits.split_halves else self.settings.halves
-        features.gram_block = self.limits.gram_block
+        pictures = torch.empty(self.frames, 3, *self.size, device=_META)
+        features.halves_at_once = 1 if limits.split_halves else self.settings.halves
+        features.gram_block = limits.gram_block
         guidance = Guidance(attention, features)
         maps = [self.empty(self.frames, 3, *self.size) for _ in self.model.controlnets]
         conditions = Conditions(self.text, maps, [1.0] * len(maps), self.settings.guidance_scale)
         timestep = torch.zeros((), device=_META)
         unet = self.model.unet
         with guided_attention(unet, attention), guided_features(unet, features):
-            predict(self.model, self.latents, timestep, conditions, guidance, self.limits)
+            predict(self.model, self.latents, timestep, conditions, guidance, limits)
+        del pictures  # held until here, as the frames are in a run
 
-    def vae(self) -> int:
+    def vae(self, limits: Limits) -> int:
         """The highest point of encoding and decoding, one frame at a time."""
         image = torch.empty(1, 3, *self.size, device=_META)
         vae = self.model.vae
-        with tiled(vae, self.limits.vae_tile, self.model.latent_scale):
+        with tiled(vae, limits.vae_tile, self.model.latent_scale):
             decoding = self.peak(lambda: self.model.decode(self.latents[:1]))
             return max(decoding, self.peak(lambda: self.model.encode(image)))
 
@@ -326,7 +307,7 @@ class _StorageCount(TorchDispatchMode):
         """Bytes that an operator holds while it runs, beside its result."""
         if self.kind == "cpu" and func is torch.ops.aten.convolution.default:
             # oneDNN copies input and output into a blocked layout.
-            return _bytes(cast(Tensor, args[0])) + _bytes(cast(Tensor, result))
+            return _bytes(args[0]) + _bytes(result)
         return 0
 
 
@@ -348,19 +329,35 @@ class _AttentionWithoutMaps(TorchFunctionMode):
         return query.new_empty(*query.shape[:-1], value.shape[-1])
 
 
+def _unscaled(latents: Tensor, _timestep: Tensor) -> Tensor:
+    return latents
+
+
+def _twin(model: Model, dtype: torch.dtype) -> Model:
+    """A model of the same shapes without data, in `dtype`."""
+    return Model(
+        unet=_on_meta(model.unet, dtype),
+        vae=_on_meta(model.vae, dtype),
+        scheduler=SimpleNamespace(scale_model_input=_unscaled),
+        controlnets=[_on_meta(net, dtype) for net in model.controlnets],
+        text_encoder=model.text_encoder,
+    )
+
+
 def _on_meta(net: Any, dtype: torch.dtype) -> Any:
-    """A network of the same shape without data."""
-    with torch.device("meta"):
-        return type(net).from_config(net.config).to(dtype).eval()
+    with _META:
+        twin = type(net).from_config(net.config)
+    # Not the model's own `to`, which warns of parts that would lose precision: there are no values.
+    return nn.Module.to(twin, dtype).eval()
 
 
 def _no_correspondence(frames: int, size: tuple[int, int]) -> Correspondence:
-    flow = torch.empty(frames, 2, *size, device=_META)
-    return Correspondence.unchecked(flow, flow, flow[:, 0], flow[:, 0])
+    shapes = ((frames, 2, *size), (frames, 2, *size), (frames, *size), (frames, *size))
+    return Correspondence.unchecked(*(torch.empty(shape, device=_META) for shape in shapes))
 
 
-def _parameter_bytes(net: nn.Module, dtype: torch.dtype | None = None) -> int:
-    return sum(p.numel() * (dtype or p.dtype).itemsize for p in net.parameters())
+def _parameter_bytes(net: nn.Module) -> int:
+    return sum(_bytes(parameter) for parameter in net.parameters())
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -19,7 +19,7 @@ import time
 
 import psutil
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import ControlNetModel, DDPMScheduler, UNet2DConditionModel
 
 from fresco.memory import Limits
 from fresco.models import Model
@@ -29,7 +29,7 @@ from fresco.schedule import Settings
 from fresco.translate import translate
 from tests.fresco import cases, tiny
 
-SETTINGS = Settings(steps=4, iterations=2, optimise_until=1.0)
+SETTINGS = Settings(steps=4, iterations=2, optimise_until=1.0, temporal_until=0.0)
 
 
 def networks(width: int) -> Model:
@@ -40,7 +40,7 @@ def networks(width: int) -> Model:
     return Model(
         unet=unet,
         vae=tiny.vae(),
-        scheduler=tiny.model().scheduler,
+        scheduler=DDPMScheduler(**tiny.SCHEDULE),
         controlnets=[ControlNetModel(**common).eval()],
     )
 
@@ -73,7 +73,8 @@ def predicted(side: int, frames: int, width: int, split: bool) -> Forecast:
     """The planner's word on the same."""
     with torch.device("meta"):
         model = networks(width)
-    return forecast(model, side, side, frames, SETTINGS, Limits(split_halves=split))
+    limits = Limits(split_halves=split)
+    return forecast(model, side, side, frames, SETTINGS, limits, device="cpu")
 
 
 def compare(side: int, frames: int, width: int, split: bool, threads: int) -> tuple[int, Forecast]:

@@ -25,7 +25,7 @@ from torch import Tensor
 from fresco.attention import FrescoAttnProcessor
 from fresco.callbacks import CancelToken, Step
 from fresco.errors import Cancelled, InvalidInput, OutOfMemory, UnsupportedModel
-from fresco.memory import Limits
+from fresco.memory import Limits, best_device
 from fresco.models import Model
 from fresco.noise import GivenNoise
 from fresco.request import Keyframe, Options, Translation, keyframes
@@ -195,6 +195,18 @@ def test_no_strength_gives_the_decoded_frame() -> None:
     assert torch.equal(result.latents, model.encode(frames(3)))
     mixed = run(model, settings=PLAIN, strengths=[0.75, 0.0, 0.75])
     assert torch.equal(mixed.latents[1], model.encode(frames(3))[1])
+
+
+def test_half_precision_runs_through() -> None:
+    model = tiny.model()
+    full = run(model).images
+    assert model.to(best_device(), torch.bfloat16) is model
+    half = run(model)
+    assert half.latents.dtype == torch.bfloat16
+    assert half.images.dtype == torch.float32
+    plain = run(model, settings=PLAIN).images
+    assert (plain - run(tiny.model(), settings=PLAIN).images).abs().mean() < 0.05
+    assert (half.images - full).abs().mean() < 0.2
 
 
 def test_one_frame_and_no_guidance_half() -> None:
