@@ -27,8 +27,8 @@ from fresco.guidance import FeatureGuidance, guided_features
 from fresco.memory import Limits, tiled
 from fresco.models import Model
 from fresco.paths import Paths
-from fresco.reference import record
-from fresco.sampling import Conditions, Guidance, predict
+from fresco.reference import Reference
+from fresco.sampling import Conditions, Guidance, predict, record_in_parts
 from fresco.schedule import Settings
 
 _META = torch.device("meta")
@@ -160,7 +160,7 @@ class _Rehearsal:
     def forecast(self, limits: Limits) -> Forecast:
         """Go through all stages within `limits`."""
         working = {
-            "reference": self.peak(self.record),
+            "reference": self.peak(lambda: self.record(limits)),
             "step": self.peak(lambda: self.step(limits)),
             "vae": self.vae(limits),
         }
@@ -180,19 +180,20 @@ class _Rehearsal:
         text = 0 if model.text_encoder is None else _parameter_bytes(model.text_encoder)
         return denoisers + vae + text
 
-    def record(self) -> Any:
+    def record(self, limits: Limits) -> Reference:
         """The reference pass, if the settings ask for one."""
         if not (self.settings.spatial or self.settings.spatial_weight):
-            return None
+            return Reference()
         timestep = torch.zeros((), device=_META)
-        return record(self.model.unet, self.latents, timestep, self.text)
+        conditions = Conditions(self.text)
+        return record_in_parts(self.model.unet, self.latents, timestep, conditions, limits)
 
     def step(self, limits: Limits) -> None:
         """The first denoising step, in which everything is on."""
-        reference = self.record()
+        reference = self.record(limits)
         attention = _AttentionSketch(
             frames=self.frames,
-            reference={} if reference is None else reference.attention,
+            reference=reference.attention,
             spatial=self.settings.spatial,
             cross_frame=self.settings.cross_frame,
             temporal=self.settings.temporal,

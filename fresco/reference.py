@@ -35,6 +35,20 @@ class Reference:
     attention: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     features: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
 
+    @classmethod
+    def joined(cls, parts: Sequence[Reference]) -> Reference:
+        """Join the references of guidance halves that were recorded one by one."""
+        first = parts[0]
+        if len(parts) == 1:
+            return first
+        return cls(
+            {name: torch.cat([part.attention[name] for part in parts]) for name in first.attention},
+            {
+                index: torch.cat([part.features[index] for part in parts])
+                for index in first.features
+            },
+        )
+
 
 @torch.no_grad()
 def record(

@@ -22,9 +22,9 @@ from fresco.models import Model, check_size
 from fresco.noise import Noise, SeededNoise
 from fresco.prediction import noised
 from fresco.preview import Preview
-from fresco.reference import Reference, record
+from fresco.reference import Reference
 from fresco.request import Keyframe, Options, Translation
-from fresco.sampling import Conditions, Guidance, denoise, predict
+from fresco.sampling import Conditions, Guidance, denoise, predict, record_in_parts
 from fresco.schedule import Schedule, Settings, first_step
 
 
@@ -163,8 +163,10 @@ class Run:
                 inputs[place] = self.encode(keyframe.frame[None])[0]
         noisy = noised(self.model.scheduler, inputs, self.noise.reference()[:count], timestep)
         text = self.conditions.text.unflatten(0, (halves, -1))[:, :count].flatten(0, 1)
-        added = _repeat(self.options.added, count)
-        return record(self.model.unet, noisy, timestep, text, added_cond_kwargs=added or None)
+        conditions = Conditions(text, added=_repeat(self.options.added, count))
+        return self.budget.step(
+            lambda limits: record_in_parts(self.model.unet, noisy, timestep, conditions, limits)
+        )
 
     def hold(self, latents: Tensor | None, step: int) -> Tensor:
         """Overwrite the latents that are not the model's to choose at the start of `step`.

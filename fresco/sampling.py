@@ -16,6 +16,7 @@ from fresco.memory import Limits
 from fresco.models import Model
 from fresco.noise import DrawFrom, Noise
 from fresco.prediction import Mixture
+from fresco.reference import Reference, record
 from fresco.schedule import Schedule
 
 
@@ -81,6 +82,21 @@ def predict(
         return outputs[0]
     without_text, with_text = outputs
     return without_text + conditions.guidance_scale * (with_text - without_text)
+
+
+def record_in_parts(
+    unet: Any, latents: Tensor, timestep: int | Tensor, conditions: Conditions, limits: Limits
+) -> Reference:
+    """Record the features of the input frames, the guidance halves one by one if limits say so."""
+    rows, count = len(conditions.text), len(latents)
+    size = count if limits.split_halves else rows
+    parts: list[Reference] = []
+    for start in range(0, rows, size):
+        chosen = slice(start, start + size)
+        added = {name: _rows(value, chosen) for name, value in conditions.added.items()}
+        text = conditions.text[chosen]
+        parts.append(record(unet, latents, timestep, text, added_cond_kwargs=added or None))
+    return Reference.joined(parts)
 
 
 def denoise(
