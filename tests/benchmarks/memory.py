@@ -14,19 +14,18 @@ import argparse
 import json
 import subprocess
 import sys
-import threading
 import time
 
-import psutil
 import torch
 from diffusers import ControlNetModel, DDPMScheduler, UNet2DConditionModel
 
 from fresco.memory import Limits
 from fresco.models import Model
 from fresco.planner import Forecast, forecast, plan
-from fresco.request import Options
+from fresco.request import Options, Translation
 from fresco.schedule import Settings
 from fresco.translate import translate
+from tests.benchmarks.measure import measure
 from tests.fresco import cases, tiny
 
 SETTINGS = Settings(steps=4, iterations=2, optimise_until=1.0, temporal_until=0.0)
@@ -47,26 +46,15 @@ def networks(width: int) -> Model:
 
 def measured(side: int, frames: int, width: int, split: bool) -> int:
     """Run one step and return the growth of the process, bytes."""
-    process = psutil.Process()
-    before = process.memory_info().rss
-    peak, done = before, threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.005):
-            peak = max(peak, process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
     options = Options(SETTINGS, limits=Limits(split_halves=split))
     text = torch.randn(2 * frames, 77, 768)
     pictures = cases.frames(frames, side, side)
-    translate(
-        pictures, networks(width), options, prompt_embeds=text, controls=[pictures], strengths=0.25
-    )
-    done.set()
-    watcher.join()
-    return peak - before
+
+    def step() -> Translation:
+        asked = {"prompt_embeds": text, "controls": [pictures], "strengths": 0.25}
+        return translate(pictures, networks(width), options, **asked)  # pyright: ignore
+
+    return measure(step).peak_bytes
 
 
 def predicted(side: int, frames: int, width: int, split: bool) -> Forecast:
