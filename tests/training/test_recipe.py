@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from training import captions, diffusion, latents, loop, models, styles, text
+from training.autoencoder import create
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 1, 64, dtype=np.float32)
+    image = np.stack(np.meshgrid(ramp, ramp), axis=-1)
+    blue = rng.uniform(size=(64, 64, 1)).astype(np.float32)
+    return np.concatenate([image, blue], axis=-1)
+
+
+@pytest.mark.parametrize("names", [(name,) for name in styles.STYLES] + [("winter", "oil")])
+def test_styles_keep_shape_range_and_seed(picture: np.ndarray, names: tuple[str, ...]) -> None:
+    first, second = (styles.apply(names, picture, np.random.default_rng(3)) for _ in range(2))
+    assert first.shape == picture.shape
+    assert first.dtype == np.float32
+    assert 0 <= first.min() <= first.max() <= 1
+    np.testing.assert_array_equal(first, second)
+
+
+def test_soften_keeps_the_mean(picture: np.ndarray) -> None:
+    assert styles.soften(picture, 4).mean() == pytest.approx(picture.mean(), abs=0.01)
+
+
+def test_captions_name_both_styles_of_a_mix() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        said = captions.caption(("winter", "oil"), "a cat", rng)
+        assert any(word in said for word in captions.WORDS["oil"])
+        scene = (*captions.WORDS["winter"], *captions.ADJECTIVES["winter"])
+        assert any(word in said for word in scene)
+
+
+def test_every_word_belongs_to_one_style() -> None:
+    words = [word for group in captions.WORDS.values() for word in group]
+    assert len(words) == len(set(words))
+
+
+def test_tokenizer_knows_known_words_and_survives_unknown_ones(tmp_path: Path) -> None:
+    tokenizer = text.build_tokenizer(tmp_path)
+    assert len(tokenizer("watercolour").input_ids) == 3
+    padded = tokenizer("zażółć 龍", padding="max_length", truncation=True)
+    assert len(padded.input_ids) == text.LENGTH
+
+
+def test_untrained_autoencoder_keeps_the_colours() -> None:
+    model = create()
+    images = torch.rand(2, 3, 8, 8).repeat_interleave(8, 2).repeat_interleave(8, 3) * 1.4 - 0.7
+    with torch.inference_mode():
+        decoded = model.decoder(model.encoder(images))
+    before, after = (torch.nn.functional.avg_pool2d(x, 32) for x in (images, decoded))
+    assert (before - after).abs().mean() < 0.15
+
+
+def _batch(count: int) -> latents.Batch:
+    shape = (count, 8, 8, 8)
+    control = torch.rand(count, 3, 64, 64)
+    prompts = ["oil painting"] * count
+    clean, source = torch.randn(shape), torch.randn(shape)
+    return latents.Batch(clean, source, control, torch.ones(count), prompts)
+
+
+def test_velocity_leads_to_the_styled_latents_also_from_a_foreign_start() -> None:
+    schedule, batch = models.scheduler(), _batch(64)
+    generator = torch.Generator().manual_seed(0)
+    noisy, steps, velocity, _ = diffusion.prepare(schedule, batch, generator)
+    signal = schedule.alphas_cumprod[steps].view(-1, 1, 1, 1)
+    found = signal.sqrt() * noisy - (1 - signal).sqrt() * velocity
+    torch.testing.assert_close(found, batch.latents, atol=2e-3, rtol=0)
+
+
+def test_a_run_saved_and_restored_goes_on_alike(tmp_path: Path) -> None:
+    run = loop.Run(tmp_path, steps=4, batch=2, rate=1e-4)
+    torch.manual_seed(0)
+    trainer = diffusion.build(run, None)
+    batch = _batch(2)
+    trainer.step(batch, torch.Generator().manual_seed(1))
+    last = tmp_path / "last.pt"
+    modules = trainer.draft.modules()
+    loop.save(last, modules, trainer.optimiser, trainer.average, loop.Progress(1, 0))
+    wanted = trainer.step(batch, torch.Generator().manual_seed(2))["loss"]
+    other = diffusion.build(run, None)
+    loop.restore(last, other.draft.modules(), other.optimiser, other.average)
+    assert other.step(batch, torch.Generator().manual_seed(2))["loss"] == pytest.approx(wanted)
+
+
+def test_saved_folder_is_small_and_complete(tmp_path: Path) -> None:
+    draft = models.create(tmp_path / "tokenizer")
+    models.save(draft, create(), tmp_path / "draft")
+    index = json.loads((tmp_path / "draft/model_index.json").read_text())
+    parts = [name for name, value in index.items() if isinstance(value, list) and value[0]]
+    assert all((tmp_path / "draft" / name).is_dir() for name in parts)
+    size = sum(file.stat().st_size for file in (tmp_path / "draft").rglob("*") if file.is_file())
+    assert size < 40e6

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small network that names the style of a picture; it judges the draft model's pictures.
+
+It is trained on procedurally styled pictures only, never on the model's own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+from training import loop, styles
+
+log = logging.getLogger(__name__)
+
+NAMES = tuple(styles.STYLES)
+SIZE = 128
+"""Pixels: it looks at crops of this size, at the pictures' own scale."""
+
+
+class Classifier(nn.Module):
+    """Five strided convolutions, mean and deviation over the picture, one linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (3, 32, 48, 64, 96, 128)
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Conv2d(before, after, 3, 2, 1), nn.BatchNorm2d(after), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(2 * widths[-1], len(NAMES))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """images: (N, 3, H, W) in [0, 1]; returns scores (N, styles)."""
+        features = self.body(images * 2 - 1)
+        return self.head(torch.cat([features.mean(dim=(2, 3)), features.std(dim=(2, 3))], dim=1))
+
+    @torch.inference_mode()
+    def names(self, pictures: np.ndarray) -> list[str]:
+        """The style of each of (N, H, W, 3) uint8 RGB pictures."""
+        images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+        return [NAMES[int(i)] for i in self(images).argmax(dim=1)]
+
+
+def _batch(
+    styled: np.ndarray, count: int, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Crops of single styles, blurred, noisy or recoloured a little: no artefact is to decide."""
+    labels = rng.integers(len(NAMES), size=count)
+    crops = []
+    for label in labels:
+        y, x = (int(rng.integers(256 - SIZE + 1)) for _ in range(2))
+        crops.append(styled[int(rng.integers(len(styled))), label, y : y + SIZE, x : x + SIZE])
+    images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+    if rng.uniform() < 0.5:
+        size = int(SIZE * rng.uniform(0.5, 0.95))
+        small = F.interpolate(images, size=(size, size), mode="area")
+        images = F.interpolate(small, size=(SIZE, SIZE), mode="bilinear")
+    gain = torch.from_numpy(rng.uniform(0.9, 1.1, (count, 3, 1, 1))).float()
+    noise = torch.from_numpy(rng.standard_normal(images.shape)).float()
+    return (images * gain + 0.03 * rng.uniform() * noise).clamp(0, 1), torch.from_numpy(labels)
+
+
+def train(run: loop.Run, shards: list[Path]) -> None:
+    """Trains and writes `classifier.safetensors`."""
+    torch.manual_seed(run.seed)
+    model = Classifier()
+    styled = [np.load(shard / "styled.npy", mmap_mode="r") for shard in shards]
+    rng = np.random.default_rng(run.seed)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=run.rate)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    journal = loop.Journal(run.folder / "log.csv")
+    for step in range(run.steps):
+        optimiser.param_groups[0]["lr"] = run.rate_at(step, 0)
+        images, labels = _batch(styled[int(rng.integers(len(styled)))], run.batch, rng)
+        scores = model(images)
+        value = F.cross_entropy(scores, labels, label_smoothing=0.05)
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+        journal.add(loss=value.item(), accuracy=(scores.argmax(1) == labels).float().mean().item())
+        if step % 100 == 99:
+            log.info("classifier %d: %s", step + 1, journal.flush(step + 1))
+    save_model(model, str(run.folder / "classifier.safetensors"))
+
+
+def load(path: Path) -> Classifier:
+    """Reads a trained classifier."""
+    model = Classifier()
+    load_model(model, str(path))
+    return model.eval()
+
+
+def measure(path: Path, shard: Path) -> dict[str, float]:
+    """Accuracy per style on a shard of procedurally styled pictures."""
+    model = load(path)
+    styled = np.load(shard / "styled.npy", mmap_mode="r")
+    right = dict.fromkeys(NAMES, 0)
+    for pictures in styled:
+        for name, found in zip(NAMES, model.names(pictures[: len(NAMES)]), strict=True):
+            right[name] += name == found
+    table = {name: count / len(styled) for name, count in right.items()}
+    return {**table, "all": float(np.mean(list(table.values())))}
+
+
+def confusion(path: Path, pictures: dict[str, np.ndarray]) -> str:
+    """For pictures by wanted style, what the classifier names them, as JSON."""
+    model = load(path)
+    return json.dumps({name: model.names(group) for name, group in pictures.items()}, indent=1)
