@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,7 +34,7 @@ class FeatureGuidance:
     """
 
     correspondence: Correspondence
-    reference: Mapping[int, Tensor] = field(default_factory=dict[int, Tensor])
+    reference: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
     outsiders: int = 0
     half: int | None = None
     enabled: bool = True

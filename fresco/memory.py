@@ -17,6 +17,14 @@ from fresco.losses import GRAM_BLOCK
 _T = TypeVar("_T")
 _SMALLEST_GRAM_BLOCK = 2**14
 _FIRST_TILE, _SMALLEST_TILE = 512, 128
+#: How the devices' libraries say it.
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "status_alloc_failed",
+    "bad_alloc",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +47,7 @@ class Limits:
         if not self.split_halves:
             return replace(self, split_halves=True)
         if self.gram_block > _SMALLEST_GRAM_BLOCK:
-            return replace(self, gram_block=self.gram_block // 2)
+            return replace(self, gram_block=self.gram_block // 8)
         return None
 
     def smaller_vae(self) -> Limits | None:
@@ -104,9 +112,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in text or "not enough memory" in text or "can't allocate memory" in text
-    )
+    return isinstance(error, RuntimeError) and any(words in text for words in _OUT_OF_MEMORY)
 
 
 def free_caches() -> None:

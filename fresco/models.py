@@ -32,10 +32,15 @@ class Model:
     text_encoder: Any = None
     place: torch.device | None = None
 
+    def __post_init__(self) -> None:
+        # Fixed now: with offloading the U-Net is not always where it runs.
+        self.place = self.place or next(self.unet.parameters()).device
+
     @property
     def device(self) -> torch.device:
         """Where the networks run."""
-        return self.place or next(self.unet.parameters()).device
+        assert self.place is not None, "set when the model was made"
+        return self.place
 
     @property
     def dtype(self) -> torch.dtype:
@@ -54,6 +59,12 @@ class Model:
             part.to(device, dtype)
         self.place = device
         return self
+
+    @property
+    def remembers_steps(self) -> bool:
+        """Whether the scheduler builds on what the model said in earlier steps (UniPC, PNDM)."""
+        config = self.scheduler.config
+        return config.get("solver_order", 1) > 1 or "skip_prk_steps" in config
 
     @property
     def multiple(self) -> int:
@@ -83,7 +94,8 @@ class Model:
                 f"{type(self.scheduler).__name__} has no DDPM noise schedule behind it; "
                 "use DDPM, DDIM, Euler ancestral, LCM or another Stable Diffusion scheduler."
             )
-        if getattr(self.scheduler, "order", 1) != 1:
+        runge_kutta = self.scheduler.config.get("skip_prk_steps") is False
+        if getattr(self.scheduler, "order", 1) != 1 or runge_kutta:
             raise UnsupportedModel(
                 f"{type(self.scheduler).__name__} runs the model several times per step; "
                 "use a scheduler of order 1."

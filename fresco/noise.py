@@ -31,8 +31,8 @@ class Noise(Protocol):
         """Added to the encoded frames where denoising starts."""
         ...
 
-    def step(self, run_step: int) -> Tensor:
-        """Added by an ancestral scheduler in the `run_step`-th step that is run; in order."""
+    def step(self, step: int, run_step: int) -> Tensor:
+        """Added by an ancestral scheduler in `step` of the schedule, the `run_step`-th run."""
         ...
 
 
@@ -43,6 +43,9 @@ class SeededNoise:
     shape: (c, h, w)
     repeat_start: frames of one seed share their start noise; otherwise each frame has its own
     repeat_steps: the same for the noise of each step
+
+    Raises:
+        InvalidInput: a negative seed or frame number.
     """
 
     def __init__(
@@ -54,6 +57,8 @@ class SeededNoise:
         repeat_steps: bool = False,
     ) -> None:
         self._shape = tuple(shape)
+        if any(number < 0 for number in (*seeds, *frames)):
+            raise InvalidInput(f"seeds {list(seeds)} or frames {list(frames)} are negative.")
         shared = [0] * len(frames)
         self._own = list(zip(seeds, frames, strict=True))
         self._start = list(zip(seeds, shared if repeat_start else frames, strict=True))
@@ -67,9 +72,9 @@ class SeededNoise:
         """See `Noise`."""
         return self._draw(self._start, _START)
 
-    def step(self, run_step: int) -> Tensor:
-        """See `Noise`."""
-        return self._draw(self._steps, _STEPS + run_step)
+    def step(self, step: int, run_step: int) -> Tensor:  # noqa: ARG002 (as `Noise`)
+        """See `Noise`: by the schedule's step, so that other frames' strengths change nothing."""
+        return self._draw(self._steps, _STEPS + step)
 
     def _draw(self, streams: Sequence[tuple[int, int]], purpose: int) -> Tensor:
         return torch.stack([self._normal(seed, frame, purpose) for seed, frame in streams])
@@ -100,7 +105,7 @@ class GivenNoise:
         """See `Noise`."""
         return self.start_noise
 
-    def step(self, run_step: int) -> Tensor:
+    def step(self, step: int, run_step: int) -> Tensor:  # noqa: ARG002 (as `Noise`)
         """See `Noise`."""
         if run_step >= len(self.step_noises):
             raise InvalidInput(

@@ -176,7 +176,8 @@ class _Rehearsal:
         denoisers = sum(_parameter_bytes(net) for net in (model.unet, *model.controlnets))
         vae = _parameter_bytes(model.vae)
         if limits.offload:
-            return max(denoisers, vae)
+            # Smoothing the background decodes between two steps.
+            return denoisers + vae if self.settings.smooth_at else max(denoisers, vae)
         text = 0 if model.text_encoder is None else _parameter_bytes(model.text_encoder)
         return denoisers + vae + text
 

@@ -68,8 +68,8 @@ class Mixture:
 
 def noised(scheduler: Any, latents: Tensor, noise: Tensor, timestep: int) -> Tensor:
     """Noise clean latents to `timestep` as a model expects to see them (variance-preserving)."""
-    alpha = scheduler.alphas_cumprod[timestep].to(latents)
-    return alpha.sqrt() * latents + (1 - alpha).sqrt() * noise.to(latents)
+    alpha = float(scheduler.alphas_cumprod[timestep])  # half precision would round the spread to 0
+    return alpha**0.5 * latents + (1 - alpha) ** 0.5 * noise.to(latents)
 
 
 def _explodes(scheduler: Any) -> bool:

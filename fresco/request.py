@@ -12,7 +12,7 @@ from torch import Tensor
 from fresco.callbacks import CancelToken, OnStep, ignore
 from fresco.errors import InvalidInput
 from fresco.flow import FlowEstimator
-from fresco.frames import Frames, stack
+from fresco.frames import Frames, check_values, stack
 from fresco.memory import Limits
 from fresco.models import Model
 from fresco.schedule import Settings
@@ -33,7 +33,7 @@ class Keyframe:
     image: (3, H, W), the stylised keyframe; None before it is translated
     latents: (c, h, w), of `image`; None for one painted by hand
     track: (steps run, c, h, w), the latents each step started from; None for one painted by hand
-    steps: of the whole schedule that `track` belongs to
+    steps, scheduler: what `track` was recorded with: steps of the whole schedule, name of the class
     """
 
     number: int
@@ -47,6 +47,7 @@ class Keyframe:
     latents: Tensor | None = None
     track: Tensor | None = None
     steps: int = 0
+    scheduler: str = ""
 
     @property
     def done(self) -> bool:
@@ -160,10 +161,12 @@ def keyframes(
     if text is None:
         wanted, unwanted = _each(prompts, count, "prompts"), _each(negative, count, "negatives")
         text = embed(model, wanted, unwanted, settings.halves)
-    if len(text) != settings.halves * count:
+    elif prompts or negative:
+        raise InvalidInput("there are prompts and prompt_embeds; give one of them.")
+    if text.ndim != 3 or len(text) != settings.halves * count:
         raise InvalidInput(
-            f"{len(text)} prompt embeddings for {count} frames; expected {settings.halves} per "
-            "frame (guidance above 1 needs an unconditional half in front)."
+            f"prompt embeddings of shape {tuple(text.shape)} for {count} frames; expected "
+            f"{settings.halves} per frame (guidance above 1 has an unconditional half in front)."
         )
     for given in controls:
         _check_maps(given, batch, "control maps", 3)
@@ -174,7 +177,7 @@ def keyframes(
         Keyframe(
             number=numbers[index],
             frame=batch[index],
-            text=per_frame[index],
+            text=per_frame[index].clone(),
             controls=tuple(given[index] for given in controls),
             seed=seeds[index],
             strength=strengths[index],
@@ -198,7 +201,7 @@ def embed(model: Model, prompts: Sequence[str], negative: Sequence[str], halves:
 
 def _each(value: _T | Sequence[_T], count: int, name: str) -> list[_T]:
     """One value for all, or a list of one for each."""
-    if isinstance(value, str) or not isinstance(value, Sequence):
+    if isinstance(value, str) or not hasattr(value, "__len__"):
         return [cast("_T", value)] * count
     values = list(cast("Sequence[_T]", value))
     if len(values) != count:
@@ -212,3 +215,7 @@ def _check_maps(maps: Tensor, batch: Tensor, name: str, channels: int) -> None:
         raise InvalidInput(
             f"the {name} have shape {tuple(maps.shape)}; expected {expected}, one per frame."
         )
+    try:
+        check_values(maps)
+    except InvalidInput as error:
+        raise InvalidInput(f"the {name} are no images: {error}") from error

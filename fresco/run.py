@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,21 +44,29 @@ class Run:
         style: Keyframe | None,
         noise: Noise | None,
     ) -> None:
+        options.cancel.check()
         _check(batch, style, model, options)
         self.model, self.options, self.settings = model, options, options.settings
         self.batch, self.style = list(batch), style
         self.all = [*batch, *([style] if style is not None else [])]
         self.budget = Budget(options.limits)
-        self.frames = torch.stack([keyframe.frame for keyframe in batch]).to(model.device)
+        if options.limits.offload:
+            for part in model.modules:
+                part.to("cpu")
+        self.frames = self.stacked([keyframe.frame for keyframe in batch])
         correspondence = correspondence or estimate(self.frames, options.flow)
         self.correspondence = correspondence.to(model.device)
         self.firsts = [first_step(keyframe.strength, self.settings.steps) for keyframe in self.all]
-        asked = [
-            first
-            for first, keyframe in zip(self.firsts, self.all, strict=True)
-            if not keyframe.done
-        ]
+        asked = [self.firsts[place] for place in self.new_places()]
+        if model.remembers_steps and len(set(asked)) > 1:
+            raise InvalidInput(
+                f"{type(model.scheduler).__name__} builds on earlier steps, which weaker keyframes "
+                "do not have; use one strength, or DDPM, DDIM, Euler ancestral or LCM."
+            )
         self.schedule = Schedule.of(model.scheduler, self.settings, asked, model.device)
+        for place, keyframe in enumerate(self.all):
+            if keyframe.strength == 0:
+                self.firsts[place] = self.schedule.last + 1
         self.conditions = self.told()
         self.background = self.backgrounds()
         self.given_noise = noise
@@ -66,11 +75,12 @@ class Run:
         """Denoise, decode, and give each new keyframe its result."""
         model = self.model
         with torch.no_grad(), polled(self.options.cancel, model.vae.encoder, model.vae.decoder):
-            sources = torch.stack([keyframe.source for keyframe in self.all])
-            self.clean = self.encode(sources.to(model.device))
+            sources = self.stacked([keyframe.source for keyframe in self.all])
+            self.clean = self.encode(sources)
             self.noise = self.given_noise or self.seeded()
             self.start_noise = self.noise.start().to(self.clean)
-            self.preview = Preview(self.clean[: len(self.batch)], self.frames)
+            self.preview = Preview(self.clean, sources)
+            del sources
             with self.placed(model.unet, *model.controlnets), self.guided() as guidance:
                 final, starts = denoise(
                     model.scheduler,
@@ -82,6 +92,10 @@ class Run:
                     self.report,
                 )
             return self.results(final, starts)
+
+    def stacked(self, parts: Sequence[Tensor]) -> Tensor:
+        """Bring tensors of any device to the model's and stack them."""
+        return torch.stack([part.to(self.model.device) for part in parts])
 
     def encode(self, images: Tensor) -> Tensor:
         """Encode within the memory limits."""
@@ -114,12 +128,12 @@ class Run:
     def told(self) -> Conditions:
         """What the model is told about the frames."""
         model, count = self.model, len(self.all)
-        text = torch.stack([keyframe.text for keyframe in self.all], dim=1).flatten(0, 1)
+        text = self.stacked([keyframe.text for keyframe in self.all]).transpose(0, 1).flatten(0, 1)
         maps = zip(*(keyframe.controls for keyframe in self.all), strict=True)
         scales = self.options.control_scales or [1.0] * len(model.controlnets)
         return Conditions(
             text=text.to(model.device, model.dtype),
-            controls=[torch.stack(images).to(model.device, model.dtype) for images in maps],
+            controls=[self.stacked(images).to(model.dtype) for images in maps],
             control_scales=list(scales),
             guidance_scale=self.settings.guidance_scale,
             added=_repeat(self.options.added, count),
@@ -211,11 +225,12 @@ class Run:
         return self.budget.step(work)
 
     def backgrounds(self) -> Tensor | None:
-        """The mattes of the batch (N, 1, H, W), if every frame has one."""
-        mattes = [keyframe.background for keyframe in self.batch if keyframe.background is not None]
-        if len(mattes) < len(self.batch):
+        """The mattes of the batch (N, 1, H, W), if any frame has one; others have no background."""
+        mattes = [keyframe.background for keyframe in self.batch]
+        if all(matte is None for matte in mattes):
             return None
-        return torch.stack(mattes).to(self.model.device, torch.float32)
+        nothing = self.frames.new_zeros(1, *self.frames.shape[2:])
+        return self.stacked([nothing if matte is None else matte for matte in mattes]).float()
 
     def smooth(self, clean: Tensor) -> Tensor:
         """Fuse the backgrounds of the pictures that the clean latents show."""
@@ -230,9 +245,8 @@ class Run:
         """Tell the caller of a step that is done."""
         new = clean[self.new_places()]
         timestep = float(self.schedule.timesteps[step])
-        self.options.on_step(
-            Step(step, self.schedule.last, timestep, new, lambda: self.preview(new))
-        )
+        preview = partial(self.preview, new)  # a watcher that keeps it keeps nothing else alive
+        self.options.on_step(Step(step, self.schedule.last, timestep, new, preview))
 
     def new_places(self) -> list[int]:
         """Which rows of the batch are new keyframes."""
@@ -245,10 +259,11 @@ class Run:
         done = [
             replace(
                 self.batch[place],
-                image=image.cpu(),
-                latents=final[place].cpu(),
+                image=image.cpu().clone(),
+                latents=final[place].cpu().clone(),
                 track=starts[:, place].clone(),
                 steps=self.settings.steps,
+                scheduler=type(self.model.scheduler).__name__,
             )
             for place, image in zip(places, images, strict=True)
         ]
@@ -264,7 +279,7 @@ def _check(
     if style is not None and not style.done:
         raise InvalidInput("the keyframe whose style is shared is not translated yet; do it first.")
     everything = [*batch, *([style] if style is not None else [])]
-    frames = stack([keyframe.frame for keyframe in everything])
+    frames = stack([keyframe.frame.to(model.device) for keyframe in everything])
     check_size(model, *frames.shape[-2:])
     if len({keyframe.text.shape for keyframe in everything}) > 1:
         raise InvalidInput("the keyframes' prompt embeddings differ in shape; embed them alike.")
@@ -272,15 +287,17 @@ def _check(
     if scales not in (0, nets):
         raise InvalidInput(f"{scales} control scales for {nets} ControlNets; give one for each.")
     for keyframe in everything:
-        _check_keyframe(keyframe, nets, options.settings)
+        _check_keyframe(keyframe, nets, options.settings, type(model.scheduler).__name__)
 
 
-def _check_keyframe(keyframe: Keyframe, nets: int, settings: Settings) -> None:
-    if keyframe.track is not None and keyframe.steps != settings.steps:
-        raise InvalidInput(
-            f"keyframe {keyframe.number} was recorded with {keyframe.steps} steps, this run has "
-            f"{settings.steps}; use the same number, or translate it again."
-        )
+def _check_keyframe(keyframe: Keyframe, nets: int, settings: Settings, scheduler: str) -> None:
+    if keyframe.track is not None:
+        recorded, now = (keyframe.scheduler, keyframe.steps), (scheduler, settings.steps)
+        if recorded != now:
+            raise InvalidInput(
+                f"keyframe {keyframe.number} was recorded with {recorded[0]} in {recorded[1]} "
+                f"steps, this run has {now[0]} in {now[1]}; use the same, or translate it again."
+            )
     if len(keyframe.controls) != nets:
         raise InvalidInput(
             f"keyframe {keyframe.number} has {len(keyframe.controls)} control maps, the model "

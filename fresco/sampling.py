@@ -52,6 +52,8 @@ class Guidance:
         if not self.attention.spatial:
             self.attention.reference.clear()  # read in the first steps only
         self.features.enabled = schedule.optimised(step)
+        if not self.features.enabled:
+            self.features.reference.clear()  # optimised steps come first
         self.features.gram_block = limits.gram_block
 
     def only_half(self, half: int | None) -> None:
@@ -131,7 +133,7 @@ def denoise(
         if smooth is not None and schedule.smoothed(step):
             clean = smooth(clean)
             output = mixture.output(clean, latents)
-        with DrawFrom(partial(noise.step, run_step)):
+        with DrawFrom(partial(noise.step, step, run_step)):
             latents = scheduler.step(output, timestep, latents, return_dict=False)[0]
         on_clean(step, clean)
     final = hold(latents, schedule.last + 1)

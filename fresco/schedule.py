@@ -154,9 +154,10 @@ class Schedule:
 
     def optimised(self, step: int) -> bool:
         """Whether features are optimised."""
-        share = round(self.settings.optimise_until * len(self.timesteps))
+        share = round(self.settings.optimise_until * self.settings.steps)
         return self.settings.optimises and step < share
 
     def smoothed(self, step: int) -> bool:
         """Whether the background is smoothed."""
-        return step in {round(share * len(self.timesteps)) for share in self.settings.smooth_at}
+        steps = (round(share * self.settings.steps) for share in self.settings.smooth_at)
+        return step in {min(smoothed, self.last) for smoothed in steps}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from fresco.batches import plan
@@ -18,7 +19,7 @@ from fresco.errors import InvalidInput
 from fresco.frames import Frames
 from fresco.models import Model
 from fresco.noise import Noise
-from fresco.request import Keyframe, Options, Translation, embed, keyframes
+from fresco.request import Keyframe, Options, Translation, keyframes
 from fresco.run import Run
 
 
@@ -52,6 +53,11 @@ def translate(
         InvalidInput, UnsupportedModel, Cancelled, OutOfMemory: see `translate_batch`.
     """
     options = options or Options()
+    if not all(keyframe.done for keyframe in records):
+        raise InvalidInput("there are records that are not translated yet; do them first.")
+    if numbers is None and records:
+        first = 1 + max(keyframe.number for keyframe in records)
+        numbers = range(first, first + len(frames))
     new = keyframes(
         frames,
         model,
@@ -109,7 +115,7 @@ def translate_clip(
     """Translate the keyframes of a clip, batch after batch; one batch is held at a time.
 
     shots: for each shot its keyframes' numbers, ascending (`fresco.keyframes.propose_per_shot`)
-    load: makes the untranslated keyframes of the given numbers, in that order
+    load: makes the keyframes of the given numbers, in that order; painted ones may be among them
     size: frames in a batch, anchors included
     shared_style: later shots see the clip's first keyframe in cross-frame attention
 
@@ -120,14 +126,29 @@ def translate_clip(
     for shot in shots:
         known: dict[int, Keyframe] = {}
         for batch in plan(shot, size):
+            new = _loaded(load, batch.keyframes)
             anchors = [known[number] for number in batch.anchors]
-            new = load(batch.keyframes)
-            result = translate_batch([*anchors, *new], model, options, style=style)
-            yield result
-            first, last = shot[0], result.keyframes[-1]
-            known = {first: known.get(first, result.keyframes[0]), last.number: last}
+            result = Translation(())
+            if not all(keyframe.done for keyframe in new):
+                result = translate_batch([*anchors, *new], model, options, style=style)
+                yield result
+            done = [keyframe for keyframe in (*anchors, *new) if keyframe.done]
+            known = {keyframe.number: keyframe for keyframe in (*done, *result.keyframes)}
+            known = {number: known[number] for number in (shot[0], batch.keyframes[-1])}
         if style is None and shared_style:
             style = known[shot[0]]
+
+
+def _loaded(
+    load: Callable[[Sequence[int]], Sequence[Keyframe]], numbers: Sequence[int]
+) -> Sequence[Keyframe]:
+    loaded = load(numbers)
+    if [keyframe.number for keyframe in loaded] != list(numbers):
+        raise InvalidInput(
+            f"keyframes {list(numbers)} were asked for, but "
+            f"{[keyframe.number for keyframe in loaded]} were loaded; give them their numbers."
+        )
+    return loaded
 
 
 def redo(
@@ -137,7 +158,7 @@ def redo(
     options: Options | None = None,
     *,
     prompt: str | None = None,
-    negative: str = "",
+    negative: str | None = None,
     prompt_embeds: Tensor | None = None,
     seed: int | None = None,
     strength: float | None = None,
@@ -166,12 +187,11 @@ def redo(
             f"keyframes {unfinished} beside it are not translated yet; do them first."
         )
     options = options or Options()
-    text = prompt_embeds
-    if text is None and prompt is not None:
-        text = embed(model, [prompt], [negative], options.settings.halves)
     target = replace(
         shot[k],
-        text=shot[k].text if text is None else text,
+        text=_retold(shot[k].text, model, prompt, negative)
+        if prompt_embeds is None
+        else prompt_embeds,
         seed=shot[k].seed if seed is None else seed,
         strength=shot[k].strength if strength is None else strength,
         image=None,
@@ -181,3 +201,13 @@ def redo(
     batch = [*shot[max(0, k - 1) : k], target, *shot[k + 1 : k + 2]]
     (result,) = translate_batch(batch, model, options, style=style, noise=noise).keyframes
     return result
+
+
+def _retold(text: Tensor, model: Model, prompt: str | None, negative: str | None) -> Tensor:
+    """Exchange the prompt or the negative prompt in (halves, length, D); the other stays."""
+    rows = list(text)
+    if prompt is not None:
+        rows[-1] = model.embed([prompt])[0].to(text)
+    if negative is not None and len(rows) == 2:
+        rows[0] = model.embed([negative])[0].to(text)
+    return torch.stack(rows)
