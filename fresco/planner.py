@@ -20,7 +20,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fresco.attention import PATH_SCALES, UNIQUE_SCALES, AttentionGuidance, guided_attention
-from fresco.batches import SMALLEST_BATCH
 from fresco.correspondence import Correspondence
 from fresco.errors import OutOfMemory
 from fresco.guidance import FeatureGuidance, guided_features
@@ -37,6 +36,8 @@ _NEW_TOKENS = 0.1
 #: Token tensors of one half that the optimisation holds: the variable, its gradient, Adam's two
 #: moments, a residual and what it scatters to.
 _OPTIMISER_TENSORS = 6
+#: Batches of this size and more are never outgrown by the last of a clip.
+_STEADY_BATCH = 5
 #: Length of a CLIP prompt.
 _TEXT_LENGTH = 77
 
@@ -81,15 +82,17 @@ def forecast(
     limits: Limits | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
+    outsiders: int = 0,
 ) -> Forecast:
     """Forecast the memory of one batch.
 
     model: real, or on the ``meta`` device; only its shapes matter
+    outsiders: 1 where a later shot shares the style of the first
     dtype, device: what it will run in and on; by default what it is in and on now
     """
     kind = torch.device(device or model.device).type
     twin = _twin(model, dtype or model.dtype)
-    rehearsal = _Rehearsal(twin, (height, width), frames, settings or Settings(), kind)
+    rehearsal = _Rehearsal(twin, (height, width), frames, settings or Settings(), kind, outsiders)
     return rehearsal.forecast(limits or Limits())
 
 
@@ -102,11 +105,13 @@ def plan(
     settings: Settings | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
+    outsiders: int = 0,
 ) -> Forecast:
     """Choose limits, and a batch of at most `frames`, that fit into `budget` bytes.
 
     The batch is kept as large as can be, the blocks next: smaller blocks cost little time, a
-    smaller batch costs coherence.
+    smaller batch costs coherence. It is counted with its anchors, and never made smaller than
+    what the last batch of a clip may grow to (`fresco.batches.plan`).
 
     Raises:
         OutOfMemory: nothing fits; the message says what the smallest would take.
@@ -115,7 +120,9 @@ def plan(
     twin = _twin(model, dtype or model.dtype)
     smallest: Forecast | None = None
     for count in _batch_sizes(frames):
-        rehearsal = _Rehearsal(twin, (height, width), count, settings or Settings(), kind)
+        rehearsal = _Rehearsal(
+            twin, (height, width), count, settings or Settings(), kind, outsiders
+        )
         for limits in _ladder():
             smallest = rehearsal.forecast(limits)
             if smallest.peak <= budget:
@@ -128,7 +135,7 @@ def plan(
 
 def _batch_sizes(frames: int) -> Iterator[int]:
     yield frames
-    yield from (size for size in (6, 4, SMALLEST_BATCH) if size < frames)
+    yield from (size for size in (6, _STEADY_BATCH) if size < frames)
 
 
 def _ladder() -> Iterator[Limits]:
@@ -149,13 +156,20 @@ class _Rehearsal:
     """One batch on ``meta`` tensors."""
 
     def __init__(
-        self, twin: Model, size: tuple[int, int], frames: int, settings: Settings, kind: str
+        self,
+        twin: Model,
+        size: tuple[int, int],
+        frames: int,
+        settings: Settings,
+        kind: str,
+        outsiders: int,
     ) -> None:
         self.model, self.size, self.frames = twin, size, frames
-        self.settings, self.kind = settings, kind
+        self.settings, self.kind, self.outsiders = settings, kind, outsiders
         config, scale = twin.unet.config, twin.latent_scale
-        self.latents = self.empty(frames, config.in_channels, size[0] // scale, size[1] // scale)
-        self.text = self.empty(settings.halves * frames, _TEXT_LENGTH, config.cross_attention_dim)
+        count = frames + outsiders
+        self.latents = self.empty(count, config.in_channels, size[0] // scale, size[1] // scale)
+        self.text = self.empty(settings.halves * count, _TEXT_LENGTH, config.cross_attention_dim)
 
     def forecast(self, limits: Limits) -> Forecast:
         """Go through all stages within `limits`."""
@@ -186,8 +200,9 @@ class _Rehearsal:
         if not (self.settings.spatial or self.settings.spatial_weight):
             return Reference()
         timestep = torch.zeros((), device=_META)
-        conditions = Conditions(self.text)
-        return record_in_parts(self.model.unet, self.latents, timestep, conditions, limits)
+        conditions = Conditions(self.text[: self.settings.halves * self.frames])
+        latents = self.latents[: self.frames]
+        return record_in_parts(self.model.unet, latents, timestep, conditions, limits)
 
     def step(self, limits: Limits) -> None:
         """The first denoising step, in which everything is on."""
@@ -200,14 +215,16 @@ class _Rehearsal:
             temporal=self.settings.temporal,
         )
         attention.sketch(self.size)
+        attention.outsiders = self.outsiders
         features = _FeatureSketch(
             _no_correspondence(self.frames, self.size), enabled=self.settings.optimises
         )
-        pictures = torch.empty(self.frames, 3, *self.size, device=_META)
+        features.outsiders = self.outsiders
+        pictures = torch.empty(len(self.latents), 3, *self.size, device=_META)
         features.halves_at_once = 1 if limits.split_halves else self.settings.halves
         features.gram_block = limits.gram_block
         guidance = Guidance(attention, features)
-        maps = [self.empty(self.frames, 3, *self.size) for _ in self.model.controlnets]
+        maps = [self.empty(len(self.latents), 3, *self.size) for _ in self.model.controlnets]
         conditions = Conditions(self.text, maps, [1.0] * len(maps), self.settings.guidance_scale)
         timestep = torch.zeros((), device=_META)
         unet = self.model.unet
