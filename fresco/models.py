@@ -94,6 +94,12 @@ class Model:
                 f"{type(self.scheduler).__name__} has no DDPM noise schedule behind it; "
                 "use DDPM, DDIM, Euler ancestral, LCM or another Stable Diffusion scheduler."
             )
+        explodes = hasattr(self.scheduler, "is_scale_input_called")
+        if explodes and self.scheduler.config.prediction_type == "sample":
+            raise UnsupportedModel(
+                f"{type(self.scheduler).__name__} does not run models that predict the sample; "
+                "use DDPM, DDIM or LCM."
+            )
         runge_kutta = self.scheduler.config.get("skip_prk_steps") is False
         if getattr(self.scheduler, "order", 1) != 1 or runge_kutta:
             raise UnsupportedModel(

@@ -79,6 +79,11 @@ class Run:
             self.clean = self.encode(sources)
             self.noise = self.given_noise or self.seeded()
             self.start_noise = self.noise.start().to(self.clean)
+            if self.start_noise.shape != self.clean.shape:
+                raise InvalidInput(
+                    f"the start noise has shape {tuple(self.start_noise.shape)}, the latents "
+                    f"{tuple(self.clean.shape)}; give one row per frame of the batch."
+                )
             self.preview = Preview(self.clean, sources)
             del sources
             with self.placed(model.unet, *model.controlnets), self.guided() as guidance:
@@ -283,6 +288,12 @@ def _check(
     check_size(model, *frames.shape[-2:])
     if len({keyframe.text.shape for keyframe in everything}) > 1:
         raise InvalidInput("the keyframes' prompt embeddings differ in shape; embed them alike.")
+    pictured = getattr(model.unet.config, "encoder_hid_dim_type", None) == "ip_image_proj"
+    if pictured and "image_embeds" not in options.added:
+        raise InvalidInput(
+            "the model has an IP-Adapter but no picture for it; give its image_embeds in "
+            "Options.added, one row per guidance half."
+        )
     nets, scales = len(model.controlnets), len(options.control_scales)
     if scales not in (0, nets):
         raise InvalidInput(f"{scales} control scales for {nets} ControlNets; give one for each.")

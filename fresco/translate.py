@@ -15,8 +15,9 @@ from torch import Tensor
 
 from fresco.batches import plan
 from fresco.correspondence import Correspondence
-from fresco.errors import InvalidInput
+from fresco.errors import FrescoError, InvalidInput, OutOfMemory
 from fresco.frames import Frames
+from fresco.memory import is_out_of_memory
 from fresco.models import Model
 from fresco.noise import Noise
 from fresco.request import Keyframe, Options, Translation, keyframes
@@ -101,7 +102,15 @@ def translate_batch(
         Cancelled: by the options' token.
         OutOfMemory: it does not fit in the smallest blocks either.
     """
-    return Run(batch, model, options or Options(), correspondence, style, noise).translate()
+    try:
+        return Run(batch, model, options or Options(), correspondence, style, noise).translate()
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, FrescoError) or not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(
+            f"memory ran out beside the model and the VAE ({error}); use fewer keyframes per batch "
+            "or a smaller size, or close other programs."
+        ) from error
 
 
 def translate_clip(

@@ -750,3 +750,41 @@ def test_frames_without_a_matte_have_no_background() -> None:
 def test_more_bad_requests_are_refused(change: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidInput, match=says):
         run(tiny.model(), **change)
+
+
+def test_an_ip_adapter_without_a_picture_is_refused() -> None:
+    model = tiny.model()
+    tiny.add_ip_adapter(model.unet)
+    with pytest.raises(InvalidInput, match="no picture for it"):
+        run(model)
+
+
+def test_noise_of_other_frames_is_refused() -> None:
+    noise = GivenNoise(
+        *(torch.zeros(*shape) for shape in ((2, 4, 8, 8), (2, 4, 8, 8), (3, 2, 4, 8, 8)))
+    )
+    with pytest.raises(InvalidInput, match="one row per frame"):
+        run(tiny.model(), noise=noise)
+
+
+def test_memory_that_runs_out_elsewhere_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.model()
+    error = torch.OutOfMemoryError("CUDA out of memory")
+    monkeypatch.setattr(model.scheduler, "step", failing(1, error, model.scheduler.step))
+    with pytest.raises(OutOfMemory, match="memory ran out beside the model"):
+        run(model)
+    assert bare(model)
+
+
+def test_an_ip_adapter_works_with_halves_one_by_one() -> None:
+    model = tiny.model()
+    tiny.add_ip_adapter(model.unet)
+    image = torch.randn(2, 1, 6, generator=torch.Generator().manual_seed(1))
+    settings = replace(QUICK, iterations=0)
+
+    def latents(limits: Limits) -> Tensor:
+        options = {"added": {"image_embeds": [image]}, "limits": limits}
+        return run(model, settings=settings, options=options).latents
+
+    whole, split = latents(Limits()), latents(Limits(split_halves=True))
+    torch.testing.assert_close(split, whole, rtol=1e-3, atol=1e-3)
