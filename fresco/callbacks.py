@@ -58,6 +58,10 @@ def ignore(_step: Step) -> None:
     """Watch nothing."""
 
 
+def never_stop() -> None:
+    """Let every iteration go on."""
+
+
 @contextmanager
 def polled(cancel: CancelToken, *modules: nn.Module) -> Generator[None]:
     """Poll `cancel` before every call of `modules` (a VAE's encoder and decoder: every tile)."""

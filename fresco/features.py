@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fresco.callbacks import never_stop
 from fresco.correspondence import Correspondence, warp
 from fresco.errors import InvalidInput
 from fresco.losses import (
@@ -36,10 +37,6 @@ _ADAIN_EPSILON = 1e-5
 _PIXEL_DILATION = 13
 
 
-def _nothing() -> None:
-    pass
-
-
 @torch.no_grad()
 def optimise(
     x: Tensor,
@@ -52,7 +49,7 @@ def optimise(
     adain_epsilon: float = 1.0,
     *,
     gram_block: int = GRAM_BLOCK,
-    on_iteration: Callable[[], None] = _nothing,
+    on_iteration: Callable[[], None] = never_stop,
 ) -> Tensor:
     """Minimise the temporal and spatial loss over `x` by Adam, then restore its statistics.
 
@@ -185,7 +182,7 @@ def _minimise(
     iterations: int,
     lr: float,
     gram_block: int = GRAM_BLOCK,
-    on_iteration: Callable[[], None] = _nothing,
+    on_iteration: Callable[[], None] = never_stop,
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Yield for each half its place in the batch, its moved tokens and its losses.
 

@@ -11,14 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from fresco.blocks import FEATURE_BLOCKS, block_input, up_blocks
+from fresco.callbacks import never_stop
 from fresco.correspondence import Correspondence
 from fresco.errors import InvalidInput
 from fresco.features import optimise
 from fresco.losses import GRAM_BLOCK
-
-
-def _nothing() -> None:
-    pass
 
 
 @dataclass(slots=True)
@@ -44,7 +41,7 @@ class FeatureGuidance:
     lr: float = 0.2
     adain_epsilon: float = 1.0
     gram_block: int = GRAM_BLOCK
-    on_iteration: Callable[[], None] = _nothing
+    on_iteration: Callable[[], None] = never_stop
 
     def optimise(self, x: Tensor, block: int) -> Tensor:
         """Optimise the input of up block `block`, (2N, C, h, w), or half of it."""

@@ -94,8 +94,7 @@ class Model:
                 f"{type(self.scheduler).__name__} has no DDPM noise schedule behind it; "
                 "use DDPM, DDIM, Euler ancestral, LCM or another Stable Diffusion scheduler."
             )
-        explodes = hasattr(self.scheduler, "is_scale_input_called")
-        if explodes and self.scheduler.config.prediction_type == "sample":
+        if explodes(self.scheduler) and self.scheduler.config.prediction_type == "sample":
             raise UnsupportedModel(
                 f"{type(self.scheduler).__name__} does not run models that predict the sample; "
                 "use DDPM, DDIM or LCM."
@@ -156,6 +155,11 @@ class Model:
     def _latent_statistics(self) -> tuple[float, float]:
         config = self.vae.config
         return getattr(config, "shift_factor", None) or 0.0, config.scaling_factor
+
+
+def explodes(scheduler: Any) -> bool:
+    """Whether the scheduler keeps latents variance-exploding (diffusers' Euler family)."""
+    return hasattr(scheduler, "is_scale_input_called")
 
 
 def check_size(model: Model, height: int, width: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from fresco.errors import UnsupportedModel
+from fresco.models import explodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Mixture:
             raise UnsupportedModel(
                 f"this model predicts {kind!r}; use one that predicts epsilon, v or the sample."
             )
-        if _explodes(scheduler):
+        if explodes(scheduler):
             return cls(1.0, _sigma(scheduler), kind)
         alpha = float(scheduler.alphas_cumprod[int(timestep)])
         return cls(alpha**0.5, (1 - alpha) ** 0.5, kind)
@@ -50,9 +51,7 @@ class Mixture:
             return output
         if self.kind == "epsilon":
             return (latents - self.spread * output) / self.signal
-        # v is defined on variance-preserving latents: z = latents / length.
-        length = (self.signal**2 + self.spread**2) ** 0.5
-        signal, spread = self.signal / length, self.spread / length
+        signal, spread, length = self._preserving()
         return signal * latents / length - spread * output
 
     def output(self, clean: Tensor, latents: Tensor) -> Tensor:
@@ -61,20 +60,19 @@ class Mixture:
             return clean
         if self.kind == "epsilon":
             return (latents - self.signal * clean) / self.spread
-        length = (self.signal**2 + self.spread**2) ** 0.5
-        signal, spread = self.signal / length, self.spread / length
+        signal, spread, length = self._preserving()
         return (signal * latents / length - clean) / spread
+
+    def _preserving(self) -> tuple[float, float, float]:
+        """The factors in variance-preserving latents, on which v is defined, and their divisor."""
+        length = (self.signal**2 + self.spread**2) ** 0.5
+        return self.signal / length, self.spread / length, length
 
 
 def noised(scheduler: Any, latents: Tensor, noise: Tensor, timestep: int) -> Tensor:
     """Noise clean latents to `timestep` as a model expects to see them (variance-preserving)."""
     alpha = float(scheduler.alphas_cumprod[timestep])  # half precision would round the spread to 0
     return alpha**0.5 * latents + (1 - alpha) ** 0.5 * noise.to(latents)
-
-
-def _explodes(scheduler: Any) -> bool:
-    """Whether the scheduler keeps latents variance-exploding (diffusers' Euler family)."""
-    return hasattr(scheduler, "is_scale_input_called")
 
 
 def _sigma(scheduler: Any) -> float:

@@ -37,6 +37,11 @@ class Conditions:
     guidance_scale: float = 7.5
     added: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
+    def told(self, chosen: slice) -> dict[str, Any]:
+        """What some rows of the text batch are told, as the U-Net takes it."""
+        added = {name: _rows(value, chosen) for name, value in self.added.items()}
+        return {"encoder_hidden_states": self.text[chosen], "added_cond_kwargs": added or None}
+
 
 @dataclass(frozen=True, slots=True)
 class Guidance:
@@ -94,10 +99,9 @@ def record_in_parts(
     size = count if limits.split_halves else rows
     parts: list[Reference] = []
     for start in range(0, rows, size):
-        chosen = slice(start, start + size)
-        added = {name: _rows(value, chosen) for name, value in conditions.added.items()}
-        text = conditions.text[chosen]
-        parts.append(record(unet, latents, timestep, text, added_cond_kwargs=added or None))
+        told = conditions.told(slice(start, start + size))
+        text = told.pop("encoder_hidden_states")
+        parts.append(record(unet, latents, timestep, text, **told))
     return Reference.joined(parts)
 
 
@@ -146,15 +150,14 @@ def _run(
     """Run ControlNets and U-Net on the given halves."""
     rows = len(latents)
     chosen = slice(halves[0] * rows, (halves[-1] + 1) * rows)
-    text = conditions.text[chosen]
+    told = conditions.told(chosen)
+    text = told["encoder_hidden_states"]
     repeated = torch.cat([latents] * len(halves))
-    added = {name: _rows(value, chosen) for name, value in conditions.added.items()}
     output = model.unet(
         repeated,
         timestep,
-        encoder_hidden_states=text,
-        added_cond_kwargs=added or None,
         return_dict=False,
+        **told,
         **_control(model, repeated, timestep, text, conditions, len(halves)),
     )
     return output[0]
