@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from fresco.blocks import ATTENTION_BLOCKS, self_attentions
+from fresco.blocks import self_attentions
 from fresco.correspondence import Correspondence
 from fresco.errors import InvalidInput
 from fresco.frames import Frames, stack
@@ -277,9 +277,11 @@ class FrescoAttnProcessor:
 
 @contextmanager
 def guided_attention(
-    unet: nn.Module, guidance: AttentionGuidance, blocks: Sequence[int] = ATTENTION_BLOCKS
+    unet: nn.Module, guidance: AttentionGuidance, blocks: Sequence[int] | None = None
 ) -> Generator[AttentionGuidance]:
     """Guide the self-attention of `unet`'s decoder `blocks` inside the ``with`` block.
+
+    blocks: `fresco.blocks.guided_blocks` by default
 
     On leaving, however that happens, every layer has the processor back that it had before.
 

@@ -40,7 +40,8 @@ class Step:
     last: the index of the last step
     timestep: of the training schedule
     clean: (N, c, h, w), the predicted clean latents of the batch's new frames
-    preview: makes a cheap picture of them, (N, 3, h, w) in [0, 1] at the latents' size; costs
+    preview: makes a cheap picture of them, (N, 3, h, w) in [0, 1] at the latents' size, or larger
+        with a preview VAE; costs
         nothing unless it is called
     """
 

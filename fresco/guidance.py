@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fresco.blocks import FEATURE_BLOCKS, block_input, up_blocks
+from fresco.blocks import block_input, up_blocks
 from fresco.callbacks import never_stop
 from fresco.correspondence import Correspondence
 from fresco.errors import InvalidInput
@@ -85,9 +85,9 @@ class FeatureGuidance:
 
 @contextmanager
 def guided_features(
-    unet: nn.Module, guidance: FeatureGuidance, blocks: Sequence[int] = FEATURE_BLOCKS
+    unet: nn.Module, guidance: FeatureGuidance, blocks: Sequence[int] | None = None
 ) -> Generator[FeatureGuidance]:
-    """Optimise the inputs of `unet`'s decoder `blocks` inside the ``with`` block, by hooks.
+    """Optimise the inputs of `unet`'s decoder `blocks` (default: all) in the ``with`` block.
 
     On leaving, however that happens, the hooks are gone.
 

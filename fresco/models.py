@@ -21,6 +21,11 @@ class Model:
     scheduler: any single-step diffusers scheduler with a DDPM schedule behind it
     controlnets: any number of ControlNetModel
     tokenizer, text_encoder: of the CLIP kind; not needed by who brings prompt embeddings
+    tokenizer_2, text_encoder_2: the second ones of an SDXL model
+    image_encoder: a CLIPVisionModelWithProjection; needed by an IP-Adapter only
+    preview_vae: an AutoencoderTiny (TAESD) that draws previews; without one they are estimated
+    clip_skip: 1 = the text encoder as trained, 2 = without its last layer, as model pages say it
+    zero_empty: an empty negative prompt is embedded as zeros (SDXL)
     place: where the networks run; by default where the U-Net is
     """
 
@@ -30,6 +35,12 @@ class Model:
     controlnets: Sequence[Any] = field(default_factory=list[Any])
     tokenizer: Any = None
     text_encoder: Any = None
+    tokenizer_2: Any = None
+    text_encoder_2: Any = None
+    image_encoder: Any = None
+    preview_vae: Any = None
+    clip_skip: int = 1
+    zero_empty: bool = False
     place: torch.device | None = None
 
     def __post_init__(self) -> None:
@@ -50,15 +61,37 @@ class Model:
     @property
     def modules(self) -> list[nn.Module]:
         """All networks of the model."""
-        parts = [self.unet, self.vae, *self.controlnets, self.text_encoder]
+        parts = [
+            self.unet,
+            self.vae,
+            *self.controlnets,
+            self.text_encoder,
+            self.text_encoder_2,
+            self.image_encoder,
+            self.preview_vae,
+        ]
         return [part for part in parts if isinstance(part, nn.Module)]
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Model:
         """Move all networks (`fresco.memory.best_device`, `best_dtype`); return this model."""
         for part in self.modules:
-            part.to(device, dtype)
+            # Not diffusers' own `to`, which warns of parts in float32 that are not there.
+            nn.Module.to(part, device, dtype)
+        if dtype == torch.float16 and self.is_xl and self.vae.config.get("force_upcast"):
+            self.vae.to(dtype=torch.float32)  # SDXL's own VAE overflows in half precision
         self.place = device
         return self
+
+    @property
+    def is_xl(self) -> bool:
+        """Whether the U-Net wants what SDXL's wants: pooled text and picture sizes."""
+        return getattr(self.unet.config, "addition_embed_type", None) == "text_time"
+
+    @property
+    def text_parts(self) -> list[tuple[Any, Any]]:
+        """The tokenizers with their text encoders."""
+        parts = [(self.tokenizer, self.text_encoder), (self.tokenizer_2, self.text_encoder_2)]
+        return [(tokenizer, encoder) for tokenizer, encoder in parts if encoder is not None]
 
     @property
     def remembers_steps(self) -> bool:
@@ -84,11 +117,28 @@ class Model:
         Raises:
             UnsupportedModel: it cannot, and why.
         """
+        if self.vae is None:
+            raise UnsupportedModel(
+                "this checkpoint brings no VAE; name one beside it (sd-vae-ft-mse, for example)."
+            )
+        channels, latents = self.unet.config.in_channels, self.vae.config.latent_channels
+        if channels != latents:
+            raise UnsupportedModel(
+                f"this U-Net takes {channels} channels, the VAE makes {latents}: it is made for "
+                "inpainting or instructions, or the VAE belongs to another model."
+            )
         if getattr(self.unet.config, "time_cond_proj_dim", None) is not None:
             raise UnsupportedModel(
                 "this U-Net is distilled for an embedded guidance scale (a full LCM model); "
                 "use the plain model with its LCM LoRA instead."
             )
+        for net in self.controlnets:
+            own, wanted = net.config.cross_attention_dim, self.unet.config.cross_attention_dim
+            if own != wanted:
+                raise UnsupportedModel(
+                    f"a ControlNet takes text embeddings {own} wide, the model {wanted}: they "
+                    "belong to different families; use a ControlNet made for this model."
+                )
         if not hasattr(self.scheduler, "alphas_cumprod"):
             raise UnsupportedModel(
                 f"{type(self.scheduler).__name__} has no DDPM noise schedule behind it; "
@@ -105,28 +155,6 @@ class Model:
                 f"{type(self.scheduler).__name__} runs the model several times per step; "
                 "use a scheduler of order 1."
             )
-
-    def embed(self, prompts: Sequence[str]) -> Tensor:
-        """Embed `prompts`: (count, length, D).
-
-        Raises:
-            UnsupportedModel: the model has no text encoder.
-        """
-        if self.tokenizer is None or self.text_encoder is None:
-            raise UnsupportedModel(
-                "this model has no text encoder; give prompt_embeds, or load one with it."
-            )
-        tokens = self.tokenizer(
-            list(prompts),
-            padding="max_length",
-            max_length=self.tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        device = next(self.text_encoder.parameters()).device
-        with torch.no_grad():
-            embeddings = self.text_encoder(tokens.input_ids.to(device))[0]
-        return embeddings.to(self.device, self.dtype)
 
     def encode(self, images: Tensor) -> Tensor:
         """Encode (N, 3, H, W) in [0, 1] to scaled latents (N, c, h, w): the mode, one at a time."""
@@ -150,11 +178,16 @@ class Model:
         shift, scale = self._latent_statistics()
         parameter = next(self.vae.parameters())
         image = self.vae.decode((latents / scale + shift).to(parameter)).sample
-        return (image.float() / 2 + 0.5).clamp(0, 1).to(self.device)
+        return as_image(image).to(self.device)
 
     def _latent_statistics(self) -> tuple[float, float]:
         config = self.vae.config
         return getattr(config, "shift_factor", None) or 0.0, config.scaling_factor
+
+
+def as_image(pixels: Tensor) -> Tensor:
+    """What a VAE decodes, around [-1, 1], as float32 in [0, 1]."""
+    return (pixels.float() / 2 + 0.5).clamp(0, 1)
 
 
 def explodes(scheduler: Any) -> bool:

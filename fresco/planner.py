@@ -91,7 +91,7 @@ def forecast(
     dtype, device: what it will run in and on; by default what it is in and on now
     """
     kind = torch.device(device or model.device).type
-    twin = _twin(model, dtype or model.dtype)
+    twin = _Twin(model, dtype or model.dtype)
     rehearsal = _Rehearsal(twin, (height, width), frames, settings or Settings(), kind, outsiders)
     return rehearsal.forecast(limits or Limits())
 
@@ -117,7 +117,7 @@ def plan(
         OutOfMemory: nothing fits; the message says what the smallest would take.
     """
     kind = torch.device(device or model.device).type
-    twin = _twin(model, dtype or model.dtype)
+    twin = _Twin(model, dtype or model.dtype)
     smallest: Forecast | None = None
     for count in _batch_sizes(frames):
         rehearsal = _Rehearsal(
@@ -157,16 +157,16 @@ class _Rehearsal:
 
     def __init__(
         self,
-        twin: Model,
+        twin: _Twin,
         size: tuple[int, int],
         frames: int,
         settings: Settings,
         kind: str,
         outsiders: int,
     ) -> None:
-        self.model, self.size, self.frames = twin, size, frames
+        self.twin, self.model, self.size, self.frames = twin, twin.model, size, frames
         self.settings, self.kind, self.outsiders = settings, kind, outsiders
-        config, scale = twin.unet.config, twin.latent_scale
+        config, scale = self.model.unet.config, self.model.latent_scale
         count = frames + outsiders
         self.latents = self.empty(count, config.in_channels, size[0] // scale, size[1] // scale)
         self.text = self.empty(settings.halves * count, _TEXT_LENGTH, config.cross_attention_dim)
@@ -186,23 +186,30 @@ class _Rehearsal:
 
     def weights(self, limits: Limits) -> int:
         """Bytes of the networks that are on the device at the same time."""
-        model = self.model
-        denoisers = sum(_parameter_bytes(net) for net in (model.unet, *model.controlnets))
-        vae = _parameter_bytes(model.vae)
+        twin = self.twin
         if limits.offload:
             # Smoothing the background decodes between two steps.
-            return denoisers + vae if self.settings.smooth_at else max(denoisers, vae)
-        text = 0 if model.text_encoder is None else _parameter_bytes(model.text_encoder)
-        return denoisers + vae + text
+            both = twin.denoisers + twin.vae
+            return both if self.settings.smooth_at else max(twin.denoisers, twin.vae)
+        return twin.denoisers + twin.vae + twin.others
 
     def record(self, limits: Limits) -> Reference:
         """The reference pass, if the settings ask for one."""
         if not (self.settings.spatial or self.settings.spatial_weight):
             return Reference()
         timestep = torch.zeros((), device=_META)
-        conditions = Conditions(self.text[: self.settings.halves * self.frames])
+        text = self.text[: self.settings.halves * self.frames]
+        conditions = Conditions(text, added=self.added(len(text)))
         latents = self.latents[: self.frames]
         return record_in_parts(self.model.unet, latents, timestep, conditions, limits)
+
+    def added(self, rows: int) -> dict[str, Tensor]:
+        """What an SDXL model is told beside the text; reference pictures weigh little."""
+        config = self.model.unet.config
+        if not self.model.is_xl:
+            return {}
+        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        return {"text_embeds": self.empty(rows, pooled), "time_ids": self.empty(rows, 6)}
 
     def step(self, limits: Limits) -> None:
         """The first denoising step, in which everything is on."""
@@ -225,7 +232,13 @@ class _Rehearsal:
         features.gram_block = limits.gram_block
         guidance = Guidance(attention, features)
         maps = [self.empty(len(self.latents), 3, *self.size) for _ in self.model.controlnets]
-        conditions = Conditions(self.text, maps, [1.0] * len(maps), self.settings.guidance_scale)
+        conditions = Conditions(
+            self.text,
+            maps,
+            [1.0] * len(maps),
+            self.settings.guidance_scale,
+            self.added(len(self.text)),
+        )
         timestep = torch.zeros((), device=_META)
         unet = self.model.unet
         with guided_attention(unet, attention), guided_features(unet, features):
@@ -352,20 +365,32 @@ def _unscaled(latents: Tensor, _timestep: Tensor) -> Tensor:
     return latents
 
 
-def _twin(model: Model, dtype: torch.dtype) -> Model:
-    """A model of the same shapes without data, in `dtype`."""
-    return Model(
-        unet=_on_meta(model.unet, dtype),
-        vae=_on_meta(model.vae, dtype),
-        scheduler=SimpleNamespace(scale_model_input=_unscaled),
-        controlnets=[_on_meta(net, dtype) for net in model.controlnets],
-        text_encoder=model.text_encoder,
-    )
+class _Twin:
+    """A model of the same shapes without data, in `dtype`, and the bytes of the real one's weights.
+
+    LoRAs and other adapters count among the weights; what they compute beside is small.
+    """
+
+    def __init__(self, model: Model, dtype: torch.dtype) -> None:
+        self.model = Model(
+            unet=_on_meta(model.unet, dtype),
+            vae=_on_meta(model.vae, dtype),
+            scheduler=SimpleNamespace(scale_model_input=_unscaled),
+            controlnets=[_on_meta(net, dtype) for net in model.controlnets],
+        )
+        denoisers = [model.unet, *model.controlnets]
+        used = [*denoisers, model.vae]
+        others = [net for net in model.modules if not any(net is other for other in used)]
+        self.denoisers = sum(_parameter_bytes(net, dtype) for net in denoisers)
+        self.vae = _parameter_bytes(model.vae, dtype)
+        self.others = sum(_parameter_bytes(net, dtype) for net in others)
 
 
 def _on_meta(net: Any, dtype: torch.dtype) -> Any:
+    # An IP-Adapter's own layers are not made from the configuration.
+    plain = {**net.config, "encoder_hid_dim_type": None, "encoder_hid_dim": None}
     with _META:
-        twin = type(net).from_config(net.config)
+        twin = type(net).from_config(plain if "encoder_hid_dim_type" in net.config else net.config)
     # Not the model's own `to`, which warns of parts that would lose precision: there are no values.
     return nn.Module.to(twin, dtype).eval()
 
@@ -375,8 +400,8 @@ def _no_correspondence(frames: int, size: tuple[int, int]) -> Correspondence:
     return Correspondence.unchecked(*(torch.empty(shape, device=_META) for shape in shapes))
 
 
-def _parameter_bytes(net: nn.Module) -> int:
-    return sum(_bytes(parameter) for parameter in net.parameters())
+def _parameter_bytes(net: nn.Module, dtype: torch.dtype) -> int:
+    return sum(parameter.numel() for parameter in net.parameters()) * dtype.itemsize
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -1,10 +1,14 @@
-"""A cheap picture of latents: the affine map to RGB that fits this VAE and this clip best."""
+"""Cheap pictures of latents: by a small VAE, or the affine map that fits VAE and clip best."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from fresco.models import as_image
 
 
 class Preview:
@@ -25,6 +29,13 @@ class Preview:
         """Picture latents (N, c, h, w): (N, 3, h, w) in [0, 1]."""
         colours = _rows(latents) @ self._matrix.to(latents.device)
         return colours.clamp(0, 1).unflatten(0, latents.movedim(1, -1).shape[:3]).movedim(-1, 1)
+
+
+@torch.no_grad()
+def decode_small(vae: Any, latents: Tensor) -> Tensor:
+    """Picture latents (N, c, h, w) by a small VAE (TAESD), one by one: (N, 3, H, W) in [0, 1]."""
+    scaled = latents.to(next(vae.parameters())) / vae.config.scaling_factor
+    return torch.cat([as_image(vae.decode(latent).sample) for latent in scaled.split(1)])
 
 
 def _rows(latents: Tensor) -> Tensor:

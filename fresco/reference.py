@@ -15,8 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from fresco.blocks import (
-    ATTENTION_BLOCKS,
-    FEATURE_BLOCKS,
     block_input,
     self_attentions,
     up_blocks,
@@ -56,8 +54,8 @@ def record(
     latents: Tensor,
     timestep: Tensor | int,
     prompt_embeds: Tensor,
-    attention_blocks: Sequence[int] = ATTENTION_BLOCKS,
-    feature_blocks: Sequence[int] = FEATURE_BLOCKS,
+    attention_blocks: Sequence[int] | None = None,
+    feature_blocks: Sequence[int] | None = None,
     **conditions: Any,
 ) -> Reference:
     """Run `unet` once over the input frames and keep the features that guide the run.
@@ -65,7 +63,8 @@ def record(
     latents: (N, c, h, w), the encoded frames noised to `timestep`
     timestep: the last of the schedule (nearly clean)
     prompt_embeds: (2N, length, D), unconditional half first; or (N, ...) without guidance
-    attention_blocks, feature_blocks: the up blocks that are guided
+    attention_blocks, feature_blocks: the up blocks that are guided; by default
+        `fresco.blocks.guided_blocks` and all
     conditions: passed to the U-Net as they are (SDXL's ``added_cond_kwargs``, for example)
 
     Raises:

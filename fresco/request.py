@@ -15,6 +15,8 @@ from fresco.flow import FlowEstimator
 from fresco.frames import Frames, check_values, stack
 from fresco.memory import Limits
 from fresco.models import Model
+from fresco.prompts import Text
+from fresco.prompts import embed as embed_prompts
 from fresco.schedule import Settings
 
 _T = TypeVar("_T")
@@ -27,6 +29,7 @@ class Keyframe:
     number: its place in the clip, in source frames
     frame: (3, H, W), the source frame, RGB in [0, 1]
     text: (halves, length, D), its prompt embeddings, unconditional first
+    pooled: (halves, P), the same as one vector, for models that want it (SDXL)
     controls: a control map (3, H, W) in [0, 1] per ControlNet
     seed, strength: of its noise; 1 - strength of the schedule is skipped
     background: (1, H, W), 1 = background, where it is to be smoothed
@@ -39,6 +42,7 @@ class Keyframe:
     number: int
     frame: Tensor
     text: Tensor
+    pooled: Tensor | None = None
     controls: tuple[Tensor, ...] = ()
     seed: int = 0
     strength: float = 0.75
@@ -131,7 +135,7 @@ def keyframes(
     *,
     prompts: str | Sequence[str] = "",
     negative: str | Sequence[str] = "",
-    prompt_embeds: Tensor | None = None,
+    prompt_embeds: Tensor | Text | None = None,
     controls: Sequence[Tensor] = (),
     seeds: int | Sequence[int] = 0,
     strengths: float | Sequence[float] = 0.75,
@@ -144,7 +148,7 @@ def keyframes(
     One value, or one per frame, of: prompts, negative (prompts), seeds, strengths.
 
     prompt_embeds: (2N, length, D), unconditional half first, or (N, ...) without guidance; instead
-        of prompts
+        of prompts; as `fresco.prompts.Text` where the model wants pooled ones as well
     controls: per ControlNet its maps (N, 3, H, W) in [0, 1]
     background: (N, 1, H, W), 1 = background, 0 = subject
     numbers: places in the clip; 0 to N - 1 by default
@@ -157,12 +161,14 @@ def keyframes(
     count, settings = len(batch), settings or Settings()
     numbers = list(range(count)) if numbers is None else _each(numbers, count, "numbers")
     seeds, strengths = _each(seeds, count, "seeds"), _each(strengths, count, "strengths")
-    text = prompt_embeds
-    if text is None:
+    if prompt_embeds is None:
         wanted, unwanted = _each(prompts, count, "prompts"), _each(negative, count, "negatives")
-        text = embed(model, wanted, unwanted, settings.halves)
+        embedded = embed(model, wanted, unwanted, settings.halves)
     elif prompts or negative:
         raise InvalidInput("there are prompts and prompt_embeds; give one of them.")
+    else:
+        embedded = prompt_embeds if isinstance(prompt_embeds, Text) else Text(prompt_embeds)
+    text, pooled = embedded.tokens, embedded.pooled
     if text.ndim != 3 or len(text) != settings.halves * count:
         raise InvalidInput(
             f"prompt embeddings of shape {tuple(text.shape)} for {count} frames; expected "
@@ -172,12 +178,14 @@ def keyframes(
         _check_maps(given, batch, "control maps", 3)
     if background is not None:
         _check_maps(background, batch, "background mattes", 1)
-    per_frame = text.unflatten(0, (settings.halves, count)).transpose(0, 1)
+    per_frame = _by_frame(text, settings.halves)
+    vectors = None if pooled is None else _by_frame(pooled, settings.halves)
     return [
         Keyframe(
             number=numbers[index],
             frame=batch[index],
             text=per_frame[index].clone(),
+            pooled=None if vectors is None else vectors[index].clone(),
             controls=tuple(given[index] for given in controls),
             seed=seeds[index],
             strength=strengths[index],
@@ -187,16 +195,24 @@ def keyframes(
     ]
 
 
-def embed(model: Model, prompts: Sequence[str], negative: Sequence[str], halves: int) -> Tensor:
-    """Embed prompts, each distinct one once: (halves * count, length, D), unconditional half first.
+def embed(model: Model, prompts: Sequence[str], negative: Sequence[str], halves: int) -> Text:
+    """Embed prompts, each distinct one once: halves * count rows, unconditional half first.
 
     Raises:
+        InvalidInput: a prompt that cannot be read.
         UnsupportedModel: the model has no text encoder.
     """
     wanted = [*negative, *prompts] if halves == 2 else list(prompts)
     distinct = list(dict.fromkeys(wanted))
-    embedded = model.embed(distinct)
-    return embedded[[distinct.index(prompt) for prompt in wanted]]
+    embedded = embed_prompts(model, distinct)[[distinct.index(prompt) for prompt in wanted]]
+    unwanted = len(wanted) - len(prompts)
+    empty = [row for row in range(unwanted) if not wanted[row].strip()]
+    return embedded.with_zeros(empty) if model.zero_empty else embedded
+
+
+def _by_frame(rows: Tensor, halves: int) -> Tensor:
+    """(halves * N, ...) → (N, halves, ...)."""
+    return rows.unflatten(0, (halves, -1)).transpose(0, 1)
 
 
 def _each(value: _T | Sequence[_T], count: int, name: str) -> list[_T]:

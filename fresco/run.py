@@ -22,7 +22,8 @@ from fresco.memory import Budget, Limits, placed, tiled
 from fresco.models import Model, check_size
 from fresco.noise import Noise, SeededNoise
 from fresco.prediction import noised
-from fresco.preview import Preview
+from fresco.preview import Preview, decode_small
+from fresco.prompts import in_length
 from fresco.reference import Reference
 from fresco.request import Keyframe, Options, Translation
 from fresco.sampling import Conditions, Guidance, denoise, predict, record_in_parts
@@ -84,7 +85,7 @@ class Run:
                     f"the start noise has shape {tuple(self.start_noise.shape)}, the latents "
                     f"{tuple(self.clean.shape)}; give one row per frame of the batch."
                 )
-            self.preview = Preview(self.clean, sources)
+            self.preview = self.previewer(sources)
             del sources
             with self.placed(model.unet, *model.controlnets), self.guided() as guidance:
                 final, starts = denoise(
@@ -97,6 +98,12 @@ class Run:
                     self.report,
                 )
             return self.results(final, starts)
+
+    def previewer(self, sources: Tensor) -> Callable[[Tensor], Tensor]:
+        """What draws a picture of latents: the model's small VAE, or a fitted estimate."""
+        if self.model.preview_vae is not None:
+            return partial(decode_small, self.model.preview_vae)
+        return Preview(self.clean, sources)
 
     def stacked(self, parts: Sequence[Tensor]) -> Tensor:
         """Bring tensors of any device to the model's and stack them."""
@@ -132,8 +139,10 @@ class Run:
 
     def told(self) -> Conditions:
         """What the model is told about the frames."""
-        model, count = self.model, len(self.all)
-        text = self.stacked([keyframe.text for keyframe in self.all]).transpose(0, 1).flatten(0, 1)
+        model = self.model
+        length = max(keyframe.text.shape[1] for keyframe in self.all)
+        texts = [in_length(model, keyframe.text, length) for keyframe in self.all]
+        text = self.stacked(texts).transpose(0, 1).flatten(0, 1)
         maps = zip(*(keyframe.controls for keyframe in self.all), strict=True)
         scales = self.options.control_scales or [1.0] * len(model.controlnets)
         return Conditions(
@@ -141,8 +150,19 @@ class Run:
             controls=[self.stacked(images).to(model.dtype) for images in maps],
             control_scales=list(scales),
             guidance_scale=self.settings.guidance_scale,
-            added=_repeat(self.options.added, count),
+            added=self.added(self.all),
         )
+
+    def added(self, keyframes: Sequence[Keyframe]) -> dict[str, Any]:
+        """What else the U-Net is told: reference pictures; pooled text and sizes for SDXL."""
+        added = _repeat(self.options.added, len(keyframes))
+        vectors = [keyframe.pooled for keyframe in keyframes if keyframe.pooled is not None]
+        if self.model.is_xl:
+            pooled = self.stacked(vectors).transpose(0, 1).flatten(0, 1).to(self.model.dtype)
+            size = self.frames.shape[-2:]
+            sizes = torch.tensor([*size, 0, 0, *size], device=pooled.device, dtype=pooled.dtype)
+            added |= {"text_embeds": pooled, "time_ids": sizes.expand(len(pooled), -1)}
+        return added
 
     @contextmanager
     def guided(self) -> Generator[Guidance]:
@@ -182,7 +202,7 @@ class Run:
                 inputs[place] = self.encode(keyframe.frame[None])[0]
         noisy = noised(self.model.scheduler, inputs, self.noise.reference()[:count], timestep)
         text = self.conditions.text.unflatten(0, (halves, -1))[:, :count].flatten(0, 1)
-        conditions = Conditions(text, added=_repeat(self.options.added, count))
+        conditions = Conditions(text, added=self.added(self.batch))
         return self.budget.step(
             lambda limits: record_in_parts(self.model.unet, noisy, timestep, conditions, limits)
         )
@@ -286,8 +306,15 @@ def _check(
     everything = [*batch, *([style] if style is not None else [])]
     frames = stack([keyframe.frame.to(model.device) for keyframe in everything])
     check_size(model, *frames.shape[-2:])
-    if len({keyframe.text.shape for keyframe in everything}) > 1:
+    shapes = {(len(keyframe.text), *keyframe.text.shape[2:]) for keyframe in everything}
+    lengths = {keyframe.text.shape[1] for keyframe in everything}
+    if len(shapes) > 1 or (len(lengths) > 1 and model.text_encoder is None):
         raise InvalidInput("the keyframes' prompt embeddings differ in shape; embed them alike.")
+    if model.is_xl and any(keyframe.pooled is None for keyframe in everything):
+        raise InvalidInput(
+            "this model (SDXL) needs pooled prompt embeddings; give prompts, or prompt_embeds "
+            "as fresco.prompts.Text with pooled ones."
+        )
     pictured = getattr(model.unet.config, "encoder_hid_dim_type", None) == "ip_image_proj"
     if pictured and "image_embeds" not in options.added:
         raise InvalidInput(

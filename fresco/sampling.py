@@ -151,14 +151,13 @@ def _run(
     rows = len(latents)
     chosen = slice(halves[0] * rows, (halves[-1] + 1) * rows)
     told = conditions.told(chosen)
-    text = told["encoder_hidden_states"]
     repeated = torch.cat([latents] * len(halves))
     output = model.unet(
         repeated,
         timestep,
         return_dict=False,
         **told,
-        **_control(model, repeated, timestep, text, conditions, len(halves)),
+        **_control(model, repeated, timestep, told, conditions, len(halves)),
     )
     return output[0]
 
@@ -167,7 +166,7 @@ def _control(
     model: Model,
     latents: Tensor,
     timestep: Tensor,
-    text: Tensor,
+    told: Mapping[str, Any],
     conditions: Conditions,
     halves: int,
 ) -> dict[str, Any]:
@@ -179,7 +178,7 @@ def _control(
         own_skips, own_middle = net(
             latents,
             timestep,
-            encoder_hidden_states=text,
+            **told,
             controlnet_cond=torch.cat([image.to(latents)] * halves),
             conditioning_scale=scale,
             return_dict=False,

@@ -20,7 +20,8 @@ from fresco.frames import Frames
 from fresco.memory import is_out_of_memory
 from fresco.models import Model
 from fresco.noise import Noise
-from fresco.request import Keyframe, Options, Translation, keyframes
+from fresco.prompts import Text, in_length
+from fresco.request import Keyframe, Options, Translation, embed, keyframes
 from fresco.run import Run
 
 
@@ -31,7 +32,7 @@ def translate(
     *,
     prompts: str | Sequence[str] = "",
     negative: str | Sequence[str] = "",
-    prompt_embeds: Tensor | None = None,
+    prompt_embeds: Tensor | Text | None = None,
     controls: Sequence[Tensor] = (),
     seeds: int | Sequence[int] = 0,
     strengths: float | Sequence[float] = 0.75,
@@ -168,7 +169,7 @@ def redo(
     *,
     prompt: str | None = None,
     negative: str | None = None,
-    prompt_embeds: Tensor | None = None,
+    prompt_embeds: Tensor | Text | None = None,
     seed: int | None = None,
     strength: float | None = None,
     style: Keyframe | None = None,
@@ -181,7 +182,7 @@ def redo(
 
     shot: the done keyframes of one shot, in order
     k: place in `shot`
-    prompt_embeds: (halves, length, D), instead of `prompt`
+    prompt_embeds: (halves, length, D), instead of `prompt`; see `fresco.request.keyframes`
     returns: the new keyframe; nothing of `shot` changes
 
     Raises:
@@ -197,10 +198,7 @@ def redo(
         )
     options = options or Options()
     target = replace(
-        shot[k],
-        text=_retold(shot[k].text, model, prompt, negative)
-        if prompt_embeds is None
-        else prompt_embeds,
+        _retold(shot[k], model, prompt, negative, prompt_embeds),
         seed=shot[k].seed if seed is None else seed,
         strength=shot[k].strength if strength is None else strength,
         image=None,
@@ -212,11 +210,27 @@ def redo(
     return result
 
 
-def _retold(text: Tensor, model: Model, prompt: str | None, negative: str | None) -> Tensor:
-    """Exchange the prompt or the negative prompt in (halves, length, D); the other stays."""
-    rows = list(text)
-    if prompt is not None:
-        rows[-1] = model.embed([prompt])[0].to(text)
-    if negative is not None and len(rows) == 2:
-        rows[0] = model.embed([negative])[0].to(text)
-    return torch.stack(rows)
+def _retold(
+    keyframe: Keyframe,
+    model: Model,
+    prompt: str | None,
+    negative: str | None,
+    prompt_embeds: Tensor | Text | None,
+) -> Keyframe:
+    """Exchange the embeddings, or the prompt or the negative prompt; the other stays."""
+    if prompt_embeds is not None:
+        given = prompt_embeds if isinstance(prompt_embeds, Text) else Text(prompt_embeds)
+        return replace(keyframe, text=given.tokens, pooled=given.pooled)
+    if prompt is None and negative is None:
+        return keyframe
+    halves = len(keyframe.text)
+    told = embed(model, [prompt or ""], [negative or ""], halves)
+    kept = [negative is None, prompt is None][-halves:]
+    text = told.tokens.to(keyframe.text)
+    length = max(text.shape[1], keyframe.text.shape[1])
+    old, text = (in_length(model, part, length) for part in (keyframe.text, text))
+    mask = torch.tensor(kept, device=text.device)[:, None]
+    pooled = keyframe.pooled
+    if pooled is not None and told.pooled is not None:
+        pooled = torch.where(mask, pooled, told.pooled.to(pooled))
+    return replace(keyframe, text=torch.where(mask[..., None], old, text), pooled=pooled)

@@ -1,0 +1,194 @@
+"""Prompts as embeddings: long, weighted and blended ones, by compel.
+
+compel's syntax: ``(fog)1.4`` or ``fog++`` weighs words, ``("a", "b").blend(0.7, 0.3)`` mixes
+prompts, ``("a", "b").and()`` puts them side by side; text longer than the encoder reads is given to
+it in pieces. ``(fog:1.4)``, as other programs write it, is understood as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from compel import Compel, DiffusersTextualInversionManager, ReturnedEmbeddingsType
+from compel.prompt_parser import FlattenedPrompt, PromptParser
+from torch import Tensor
+
+from fresco.errors import InvalidInput, UnsupportedModel
+from fresco.models import Model
+from fresco.quiet import quietly
+
+_COLON_WEIGHT = re.compile(r"(?<!\\)\(([^()]+):\s*(\d*\.?\d+)\s*\)")
+_LORA_TAG = re.compile(r"<(lora|lyco|hypernet):[^>]*>", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Embedded prompts.
+
+    tokens: (count, length, D); length is a multiple of what the encoder reads at once
+    pooled: (count, P), one vector per prompt, for models that want it (SDXL); otherwise None
+    """
+
+    tokens: Tensor
+    pooled: Tensor | None = None
+
+    def __getitem__(self, rows: Any) -> Text:
+        return Text(self.tokens[rows], None if self.pooled is None else self.pooled[rows])
+
+    def with_zeros(self, rows: Sequence[int]) -> Text:
+        """Embeddings with these rows zero."""
+        keep = torch.ones(len(self.tokens), 1, 1).to(self.tokens)
+        keep[list(rows)] = 0
+        pooled = None if self.pooled is None else self.pooled * keep[:, 0]
+        return Text(self.tokens * keep, pooled)
+
+
+def embed(model: Model, prompts: Sequence[str]) -> Text:
+    """Embed `prompts`, all padded to the length of the longest.
+
+    Raises:
+        InvalidInput: a prompt that cannot be read.
+        UnsupportedModel: the model has no text encoder.
+    """
+    if model.tokenizer is None or model.text_encoder is None:
+        raise UnsupportedModel(
+            "this model has no text encoder; give prompt_embeds, or load one with it."
+        )
+    texts = [_checked(prompt) for prompt in prompts]
+    with torch.no_grad(), quietly():
+        pooled = _pooled(model, texts) if model.is_xl else None
+        with _without_last_layers(model):
+            tokens = torch.cat([_read(reader, texts) for reader in _readers(model)], dim=2)
+    return Text(tokens.to(model.device, model.dtype), pooled)
+
+
+def in_length(model: Model, text: Tensor, length: int) -> Tensor:
+    """Lengthen embeddings (..., L, D) to `length` by those of the empty prompt, as compel does.
+
+    Raises:
+        InvalidInput: another model's embeddings, which do not fit in pieces of this one's.
+        UnsupportedModel: the model has no text encoder.
+    """
+    missing = length - text.shape[-2]
+    if missing == 0:
+        return text
+    empty = embed(model, [""]).tokens[0].to(text)
+    if missing % len(empty):
+        raise InvalidInput(
+            f"prompt embeddings of {text.shape[-2]} and {length} tokens meet in one batch, but "
+            f"this model reads {len(empty)} at once; embed all prompts with this model."
+        )
+    padding = empty.repeat(missing // len(empty), 1)
+    return torch.cat((text, padding.expand(*text.shape[:-2], -1, -1)), dim=-2)
+
+
+def _checked(prompt: str) -> str:
+    """A prompt in compel's words.
+
+    Raises:
+        InvalidInput: it asks for what a prompt cannot do here.
+    """
+    tag = _LORA_TAG.search(prompt)
+    if tag is not None:
+        raise InvalidInput(
+            f"the prompt names {tag[0]}; LoRAs are not chosen in the prompt: add it to the LoRAs "
+            "of the job, with its weight, and leave the tag out."
+        )
+    text = _COLON_WEIGHT.sub(r"(\1)\2", prompt)
+    try:
+        parsed = PromptParser().parse_conjunction(text)
+    except (PromptParser.ParsingException, ValueError) as error:
+        raise InvalidInput(
+            f"the prompt {prompt!r} cannot be read: {error}; put a backslash before brackets and "
+            "quotation marks that are meant as such."
+        ) from error
+    flat = [part for part in parsed.prompts if isinstance(part, FlattenedPrompt)]
+    if parsed.lora_weights or any(part.wants_cross_attention_control for part in flat):
+        raise InvalidInput(
+            f"the prompt {prompt!r} uses .swap() or withLora(), which have no meaning here; "
+            "write one prompt per keyframe, and add LoRAs to the job."
+        )
+    return text if parsed.prompts else ""
+
+
+def _read(reader: Compel, texts: Sequence[str]) -> Tensor:
+    tokens = reader(list(texts))
+    assert isinstance(tokens, Tensor), "asked for nothing else"
+    return tokens
+
+
+def _readers(model: Model) -> list[Compel]:
+    """One compel per text encoder; with two, their embeddings stand side by side."""
+    kind = ReturnedEmbeddingsType
+    wanted = kind.LAST_HIDDEN_STATES_NORMALIZED
+    if model.is_xl:
+        wanted = kind.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED
+    return [
+        Compel(
+            tokenizer=tokenizer,
+            text_encoder=encoder,
+            textual_inversion_manager=_Inversions(tokenizer),
+            truncate_long_prompts=False,
+            returned_embeddings_type=wanted,
+            device=str(encoder.device),
+        )
+        for tokenizer, encoder in model.text_parts
+    ]
+
+
+class _Inversions(DiffusersTextualInversionManager):
+    """Writes a textual inversion of several vectors as its several tokens."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+    def expand_textual_inversion_token_ids_if_necessary(self, token_ids: list[int]) -> list[int]:
+        """See compel."""
+        added = self.tokenizer.added_tokens_encoder
+        names = {number: name for name, number in added.items()}
+        expanded: list[int] = []
+        for token in token_ids:
+            expanded.append(token)
+            name, part = names.get(token), 1
+            while name is not None and f"{name}_{part}" in added:
+                expanded.append(added[f"{name}_{part}"])
+                part += 1
+        return expanded
+
+
+def _pooled(model: Model, texts: Sequence[str]) -> Tensor:
+    """One vector per prompt, by the last text encoder; weights have no effect on it."""
+    tokenizer, encoder = model.text_parts[-1]
+    compel = Compel(tokenizer=tokenizer, text_encoder=encoder, device=str(encoder.device))
+    plain = [_without_weights(text) for text in texts]
+    pooled = compel.conditioning_provider.get_pooled_embeddings(plain)
+    assert isinstance(pooled, Tensor), "asked for without tokens"
+    return pooled.to(model.device, model.dtype)
+
+
+def _without_weights(text: str) -> str:
+    flat = PromptParser().parse_conjunction(text).prompts
+    fragments = [fragment for part in flat for fragment in getattr(part, "children", ())]
+    return " ".join(getattr(fragment, "text", "") for fragment in fragments)
+
+
+@contextmanager
+def _without_last_layers(model: Model) -> Generator[None]:
+    """Leave out the encoders' last layers inside the ``with`` block, as `clip_skip` says."""
+    with ExitStack() as stack:
+        for _, encoder in model.text_parts:
+            layers = getattr(encoder, "text_model", encoder).encoder
+            kept = len(layers.layers) - (model.clip_skip - 1)
+            if kept < 1:
+                raise InvalidInput(
+                    f"clip skip {model.clip_skip} leaves nothing of a text encoder of "
+                    f"{len(layers.layers)} layers; use 1 (none) or 2."
+                )
+            stack.callback(setattr, layers, "layers", layers.layers)
+            layers.layers = layers.layers[:kept]
+        yield
