@@ -137,8 +137,12 @@ def read_preview_vae(ref: str | Path, dtype: torch.dtype) -> AutoencoderTiny:
     return _fixed(_filled(small, weights.weight_file(path), "TAESD").to(dtype))
 
 
-def read_controlnet(ref: str | Path, dtype: torch.dtype) -> ControlNetModel:
+def read_controlnet(
+    ref: str | Path, dtype: torch.dtype, config: Path | None = None
+) -> ControlNetModel:
     """Read a ControlNet: a folder, or a file with the key names of diffusers or of the original.
+
+    config: folder of its settings, for a single file of unusual widths
 
     Raises:
         MissingWeights, InvalidInput, UnsupportedModel: see `load`.
@@ -147,8 +151,10 @@ def read_controlnet(ref: str | Path, dtype: torch.dtype) -> ControlNetModel:
     if path.is_dir() and (path / "config.json").exists():
         return _read_component(path, ("ControlNetModel",), dtype)
     file = weights.weight_file(path)
-    family = families.of_controlnet(file.name, weights.shapes(file))
-    return _read_file(ControlNetModel, file, "ControlNet", family.folder / "controlnet", dtype)
+    if config is None:
+        family = families.of_controlnet(file.name, weights.shapes(file))
+        config = family.folder / "controlnet"
+    return _read_file(ControlNetModel, file, "ControlNet", config, dtype)
 
 
 def read_image_encoder(ref: str | Path, dtype: torch.dtype) -> Any:

@@ -28,7 +28,6 @@ from transformers import (
 from tests.fresco import tiny
 
 LAYERS = 3
-_WORDS = 2
 
 
 def write_tokenizer(folder: Path) -> int:
@@ -76,7 +75,7 @@ def write_folder(folder: Path, xl: bool = False, **changes: Any) -> Path:
     CLIPTextModel(text_config(words, tiny.TEXT_DIM)).save_pretrained(folder / "text_encoder")
     unet = tiny.unet(**changes)
     if xl:
-        unet = xl_unet()
+        unet = tiny.xl_unet()
         shutil.copytree(folder / "tokenizer", folder / "tokenizer_2")
         second = CLIPTextModelWithProjection(text_config(words, tiny.TEXT_DIM, projection_dim=12))
         second.save_pretrained(folder / "text_encoder_2")
@@ -92,25 +91,6 @@ def write_folder(folder: Path, xl: bool = False, **changes: Any) -> Path:
     index = {"_class_name": name, "_diffusers_version": "0.33.0", **parts, **extras}
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
-
-
-def xl_unet() -> UNet2DConditionModel:
-    """A U-Net with SDXL's three levels and its extra conditions."""
-    torch.manual_seed(0)
-    return UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16, 16),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 1, 2),
-        attention_head_dim=(1, 2, 2),
-        cross_attention_dim=2 * tiny.TEXT_DIM,
-        norm_num_groups=4,
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=4,
-        projection_class_embeddings_input_dim=12 + 6 * 4,
-    ).eval()
 
 
 def config_of(folder: Path, to: Path) -> Path:
@@ -212,7 +192,7 @@ def vae_key(key: str) -> str:
     return key.replace(".conv_shortcut.", ".nin_shortcut.")
 
 
-def write_diffusers_lora(file: Path, unet: nn.Module, rank: int = 2, seed: int = 3) -> Path:
+def write_diffusers_lora(file: Path, unet: Any, rank: int = 2, seed: int = 3) -> Path:
     """A LoRA with diffusers' (peft's) key names, for the U-Net's attention."""
     generator = torch.Generator().manual_seed(seed)
     out: dict[str, Tensor] = {}
@@ -230,7 +210,7 @@ def write_diffusers_lora(file: Path, unet: nn.Module, rank: int = 2, seed: int =
 
 
 def write_kohya_lora(
-    file: Path, unet: nn.Module, text: nn.Module, rank: int = 2, alpha: float = 1.0, seed: int = 4
+    file: Path, unet: Any, text: Any, rank: int = 2, alpha: float = 1.0, seed: int = 4
 ) -> Path:
     """A LoRA as kohya's scripts write them, with alphas, for U-Net and text encoder."""
     generator = torch.Generator().manual_seed(seed)
@@ -252,7 +232,7 @@ def write_kohya_lora(
     return file
 
 
-def write_ip_adapter(file: Path, unet: nn.Module, image_dim: int = 6, seed: int = 5) -> Path:
+def write_ip_adapter(file: Path, unet: Any, image_dim: int = 6, seed: int = 5) -> Path:
     """An IP-Adapter's safetensors file."""
     generator = torch.Generator().manual_seed(seed)
     width = unet.config.cross_attention_dim

@@ -17,6 +17,7 @@ from peft import LoraConfig
 from torch import Tensor
 
 from fresco.attention import AttentionGuidance, FrescoAttnProcessor, guided_attention
+from fresco.blocks import guided_blocks, self_attentions
 from fresco.errors import InvalidInput, UnsupportedModel
 from fresco.paths import Paths
 from fresco.reference import record
@@ -303,17 +304,20 @@ def test_an_ip_adapter_keeps_working() -> None:
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        (lambda: tiny.unet(up_block_types=("UpBlock2D",) * 4), "up block 2 .* no self-attention"),
+        (
+            lambda: tiny.unet(up_block_types=("UpBlock2D",) * 4),
+            "last 2 up blocks .* no self-attention",
+        ),
         (
             lambda: UNet2DConditionModel(
                 block_out_channels=(8, 8),
                 down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-                up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+                up_block_types=("UpBlock2D", "UpBlock2D"),
                 attention_head_dim=2,
                 cross_attention_dim=8,
                 norm_num_groups=4,
             ),
-            "has 2 up blocks",
+            "last 2 up blocks .* no self-attention",
         ),
         (lambda: AutoencoderKL(block_out_channels=(8,), norm_num_groups=4), "has 0 up blocks"),
     ],
@@ -326,6 +330,15 @@ def test_a_model_without_the_blocks_is_refused(
         guided_attention(model(), AttentionGuidance(frames=1)),
     ):
         pass
+
+
+def test_the_blocks_at_the_latents_size_and_half_of_it_are_guided() -> None:
+    assert guided_blocks(tiny.unet()) == (2, 3)
+    assert guided_blocks(tiny.xl_unet()) == (1,)
+    with pytest.raises(UnsupportedModel, match="up block 0 .* no self-attention"):
+        self_attentions(tiny.unet(), [0])
+    with pytest.raises(UnsupportedModel, match="has 4 up blocks"):
+        self_attentions(tiny.unet(), [4])
 
 
 def test_what_does_not_belong_to_the_batch_is_refused() -> None:

@@ -32,6 +32,25 @@ def unet(**changes: object) -> UNet2DConditionModel:
     return UNet2DConditionModel(**{**config, **changes}).eval()
 
 
+def xl_unet() -> UNet2DConditionModel:
+    """A U-Net with SDXL's three levels and its extra conditions."""
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16, 16),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 1, 2),
+        attention_head_dim=(1, 2, 2),
+        cross_attention_dim=2 * TEXT_DIM,
+        norm_num_groups=4,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=12 + 6 * 4,
+    ).eval()
+
+
 def text(count: int, seed: int = 0) -> Tensor:
     """Prompt embeddings (count, 5, TEXT_DIM)."""
     return torch.randn(count, 5, TEXT_DIM, generator=torch.Generator().manual_seed(seed))
