@@ -335,7 +335,7 @@ def test_a_model_without_the_blocks_is_refused(
 def test_the_blocks_at_the_latents_size_and_half_of_it_are_guided() -> None:
     assert guided_blocks(tiny.unet()) == (2, 3)
     assert guided_blocks(tiny.xl_unet()) == (1,)
-    with pytest.raises(UnsupportedModel, match="up block 0 .* no self-attention"):
+    with pytest.raises(UnsupportedModel, match=r"up block 0 .* no self-attention"):
         self_attentions(tiny.unet(), [0])
     with pytest.raises(UnsupportedModel, match="has 4 up blocks"):
         self_attentions(tiny.unet(), [4])
