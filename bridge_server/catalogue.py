@@ -164,7 +164,7 @@ class Catalogue(Mapping[str, Entry]):
         fitting = [
             entry
             for entry in self._entries.values()
-            if entry.repository == name and role in (None, entry.role)
+            if name and entry.repository == name and role in (None, entry.role)
         ]
         return fitting[0] if len(fitting) == 1 else None
 

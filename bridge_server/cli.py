@@ -91,7 +91,8 @@ def show(name: OneName, as_json: AsJson = False) -> None:
     """Show everything that is known of one model."""
     settings = config.load()
     entry = catalogue.load(settings).find(name)
-    facts = {**_plain(asdict(entry)), **_summary(entry, settings)}
+    here = _summary(entry, settings)
+    facts = {**_plain(asdict(entry)), **{key: here[key] for key in ("state", "at", "revision")}}
     if as_json:
         _print_json(facts)
         return

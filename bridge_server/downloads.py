@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from filelock import FileLock, Timeout
 
-from bridge_server import hub, selection
+from bridge_server import catalogue, hub, library, selection
 from bridge_server.cache import Fingerprint, Storage, fingerprint
-from bridge_server.catalogue import Entry
+from bridge_server.catalogue import Entry, Role
 from bridge_server.config import Config
 from bridge_server.errors import (
     CorruptDownload,
@@ -32,7 +32,7 @@ from bridge_server.errors import (
 )
 from bridge_server.hub import Hub, Interrupted, Listing, RemoteFile
 from bridge_server.lock import Accepted, Lock, Locked, Pinned
-from fresco.errors import InvalidInput
+from fresco.errors import InvalidInput, MissingWeights
 
 if TYPE_CHECKING:  # it would bring torch along
     from collections.abc import Generator
@@ -106,6 +106,32 @@ def download(
     accept(entry, config, wish.accept_licence)
     poll = cancel.check if cancel else _never_stop
     return _Download(entry, config, wish, on_progress, poll).run()
+
+
+def ensure(
+    name: str,
+    role: Role | None,
+    config: Config,
+    on_progress: OnProgress = ignore,
+    cancel: CancelToken | None = None,
+) -> Path:
+    """Locate a model; fetch it first if it is missing and the user's settings are not offline.
+
+    For the server, which works for the user who is not at a command line. Licences are accepted
+    at one.
+
+    Raises:
+        MissingWeights: it is missing and the settings are offline, as they are unless changed.
+        Other errors: see `library.locate` and `download`.
+    """
+    try:
+        return library.locate(name, role, settings=config)
+    except MissingWeights:
+        entry = None if library.is_path(name) else catalogue.load(config).find(name, role)
+        if config.offline or entry is None or not entry.downloadable:
+            raise
+        download(entry, config, on_progress=on_progress, cancel=cancel)
+    return library.locate(name, role, settings=config)
 
 
 def accept(entry: Entry, config: Config, accepted: bool) -> None:
