@@ -109,7 +109,7 @@ def _listen(hub: HubServer, host: str) -> ThreadingHTTPServer:
         def do_HEAD(self) -> None:
             _Answer(hub, host, self).give()
 
-        def log_message(self, format: str, *args: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class has it
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -176,9 +176,12 @@ def test_a_real_process_downloads(hub: HubServer, named: str) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is sent as a POSIX signal")
 def test_control_c_keeps_what_arrived(hub: HubServer, named: str, weights: bytes) -> None:
+    # A shell's background job ignores Ctrl-C, and would hand that down.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     hub.faults.on_piece = lambda sent: time.sleep(0.02 if sent < 200_000 else 0.5)
     words = command("download", "styles", "--accept-licence")
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     try:
         deadline = time.monotonic() + 30
         while hub.bytes_sent() < 200_000 and time.monotonic() < deadline:

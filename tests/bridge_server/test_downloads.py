@@ -539,7 +539,7 @@ def test_a_file_changed_on_disk_is_refused_and_repaired_when_asked(
     download(entry, settings)
     path = library.find(entry, settings).root / WEIGHTS
     path.resolve().write_bytes(flipped(weights))
-    with pytest.raises(NotAsPinned, match="Nothing was touched.*--repair"):
+    with pytest.raises(NotAsPinned, match=r"Nothing was touched.*--repair"):
         download(entry, settings)
     assert path.read_bytes() == flipped(weights)
     download(entry, settings, Wish(repair=True))
@@ -603,5 +603,5 @@ def test_pickles_are_fetched_for_annotators_and_for_nothing_else(
     locked = download(make_entry(Role.ANNOTATOR, files=("net.pth",)), settings)
     assert set(locked.files) == {"net.pth"}
     for files in ((), ("*",)):
-        with pytest.raises(InvalidInput, match="safetensors|kind that is taken"):
+        with pytest.raises(InvalidInput, match=r"safetensors|kind that is taken"):
             download(make_entry(Role.BASE, files=files), settings)

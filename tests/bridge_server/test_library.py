@@ -132,7 +132,7 @@ def test_the_bundled_model(
     settings: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(library, "package_files", lambda _package: tmp_path)
-    with pytest.raises(MissingWeights, match="come with the package.*reinstall"):
+    with pytest.raises(MissingWeights, match=r"come with the package.*reinstall"):
         locate("fresco-draft", Role.BASE, settings=settings)
     write(tmp_path / "data" / "draft" / "unet" / "m.safetensors", b"w")
     write(tmp_path / "data" / "draft" / "model_index.json", b"{}")
@@ -182,7 +182,7 @@ def test_a_pickle_of_the_users_own_is_pinned_when_it_is_added(
     tmp_path: Path, settings: Config
 ) -> None:
     path = write(tmp_path / "own.pth", b"a pickle")
-    with pytest.raises(NotAsPinned, match="never pinned.*models add NAME"):
+    with pytest.raises(NotAsPinned, match=r"never pinned.*models add NAME"):
         locate(str(path), Role.ANNOTATOR, settings=settings)
     additions.add("own", str(path), {"role": "annotator"}, settings)
     assert locate("own", Role.ANNOTATOR, settings=settings) == path
