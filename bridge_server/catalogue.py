@@ -26,6 +26,9 @@ PICKLES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
 
 CONTROLS = ("canny", "depth", "lineart", "other", "softedge", "tile")
 
+#: The source of an entry that no file names.
+HUB_ID = "hub"
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?::([^:]+))?", re.ASCII)
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
@@ -94,7 +97,7 @@ class Entry:
 
     name: its key; stable
     title: in plain words
-    source: the file that says so, or "hub" for an id that no file names
+    source: the file that says so, or HUB_ID
     repository: on the hub, "owner/name"; or
     path: a file or folder of the user's own; a bundled model's folder inside `fresco/data`
     files: path patterns to fetch; none means the safetensors files and their configuration
@@ -123,6 +126,12 @@ class Entry:
     def downloadable(self) -> bool:
         """Whether it comes from the hub."""
         return bool(self.repository)
+
+    @property
+    def command(self) -> str:
+        """The command that brings it."""
+        role = f" --role {self.role.value}" if self.source == HUB_ID else ""
+        return f"fresco-bridge models download {self.name}{role}"
 
 
 class Catalogue(Mapping[str, Entry]):
@@ -191,7 +200,7 @@ def from_hub(identifier: str, role: Role | None = None) -> Entry | None:
         return None
     files = (match[2],) if match[2] else ()
     role = role or Role.BASE
-    entry = Entry(identifier, identifier, role, "hub", repository=match[1], files=files)
+    entry = Entry(identifier, identifier, role, HUB_ID, repository=match[1], files=files)
     _check_files(entry.files, role, f'"{identifier}"')
     return entry
 

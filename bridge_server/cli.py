@@ -124,7 +124,7 @@ def add(
     entry = additions.add(name, target, given, settings)
     typer.echo(f"{name} is in {settings.catalogue_file}.")
     if entry.downloadable:
-        typer.echo(f"Fetch it with {library.command(entry)}.")
+        typer.echo(f"Fetch it with `{entry.command}`.")
 
 
 @models.command()
@@ -179,7 +179,11 @@ def verify(
     """Hash the files of models again, and compare them with what was downloaded."""
     settings = config.load()
     known = catalogue.load(settings)
-    entries = [known.find(name) for name in names] if names else _here(known, settings)
+    fetched = _fetched(settings)
+    if names:
+        entries = [fetched.get(name) or known.find(name) for name in names]
+    else:
+        entries = _here(known, fetched, settings)
     rows = [
         {"name": entry.name, "file": checked.file, "state": checked.state.value}
         for entry in entries
@@ -194,20 +198,28 @@ def verify(
     if bad:
         typer.echo(
             f"fresco-bridge: {len(bad)} of {len(rows)} files are not what they were; fetch them "
-            f"again with `fresco-bridge models download {bad[0]['name']} --repair`.",
+            "again with `fresco-bridge models download NAME --repair`.",
             err=True,
         )
         raise typer.Exit(_BAD_FILES)
 
 
-def _here(known: Catalogue, settings: Config) -> list[Entry]:
-    """Return what is here, and what was fetched once and should be."""
+def _fetched(settings: Config) -> dict[str, Entry]:
+    """Return what was ever downloaded, whatever the catalogues say today."""
     from bridge_server.lock import Lock
 
-    locked = Lock(settings.lock_file).read()
-    entries = {name: entry for name, entry in known.items() if _installed(entry, settings)}
-    fetched = {name: known.find(name) for name, record in locked.items() if record.revision}
-    return list((entries | fetched).values())
+    source = str(settings.lock_file)
+    return {
+        name: Entry(name, name, Role.ANNOTATOR, source, repository=record.repository)
+        for name, record in Lock(settings.lock_file).read().items()
+        if record.revision
+    }
+
+
+def _here(known: Catalogue, fetched: dict[str, Entry], settings: Config) -> list[Entry]:
+    """Return what is here, and what was downloaded and should be."""
+    here = {name: entry for name, entry in known.items() if _installed(entry, settings)}
+    return list((here | fetched).values())
 
 
 def _installed(entry: Entry, settings: Config) -> Installed | None:

@@ -147,7 +147,7 @@ def accept(entry: Entry, config: Config, accepted: bool) -> None:
         raise LicenceNotAccepted(
             f"{entry.name} comes under the licence {entry.licence.id}, which binds whoever uses "
             f"it: read {entry.licence.url or 'it'}, and accept it with "
-            f"`fresco-bridge models download {entry.name} --accept-licence`."
+            f"`{entry.command} --accept-licence`."
         )
     record = Accepted.now(entry.licence.id)
     Lock(config.lock_file).update(entry.name, lambda known: replace(known, accepted=record))
@@ -278,7 +278,7 @@ class _Download:
         raise NotAsPinned(
             f"{path} is not the file that {self._entry.repository} holds: it was changed, or its "
             f"disk failed. Nothing was touched; to fetch it again in its place, run "
-            f"`fresco-bridge models download {self._entry.name} --repair`."
+            f"`{self._entry.command} --repair`."
         )
 
     def _is(self, print_: Fingerprint, file: RemoteFile, commit: str) -> bool:

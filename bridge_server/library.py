@@ -173,7 +173,7 @@ def _pinned(entry: Entry, locked: Locked, settings: Config) -> Installed:
     if missing:
         raise MissingWeights(
             f"{entry.name} is not complete on this machine: {missing[0]} is not in {root}; "
-            f"fetch it with {command(entry)}."
+            f"fetch it with `{entry.command}`."
         )
     for file, pinned in locked.files.items():
         if (root / file).stat().st_size != pinned.size:
@@ -192,7 +192,8 @@ def _unpinned(entry: Entry, settings: Config) -> Installed:
         if _parts_are_there(storage.snapshot(commit), chosen):
             return Installed(storage.snapshot(commit), tuple(chosen), commit)
     raise MissingWeights(
-        f"{entry.name} ({entry.repository}) is not on this machine; fetch it with {command(entry)}."
+        f"{entry.name} ({entry.repository}) is not on this machine; "
+        f"fetch it with `{entry.command}`."
     )
 
 
@@ -206,11 +207,6 @@ def _parts_are_there(root: Path, chosen: list[str]) -> bool:
     except (AttributeError, ValueError):
         return False
     return parts - selection.UNUSED <= {path.split("/")[0] for path in chosen}
-
-
-def command(entry: Entry) -> str:
-    """Return the command that brings `entry`."""
-    return f"`fresco-bridge models download {entry.name}`"
 
 
 def _own_path(entry: Entry, settings: Config) -> Path:
@@ -266,7 +262,7 @@ def _check_pickles(entry: Entry, installed: Installed, settings: Config) -> None
             raise NotAsPinned(
                 f"{installed.root / file} is a pickle that another program fetched; have it "
                 f"compared with the hub's hash and pinned, without fetching it again, with "
-                f"{command(entry)}."
+                f"`{entry.command}`."
             )
         if fingerprint(installed.root / file).sha256 != pins[file].sha256:
             raise NotAsPinned(_changed(entry, installed.root / file))
@@ -275,7 +271,7 @@ def _check_pickles(entry: Entry, installed: Installed, settings: Config) -> None
 def _changed(entry: Entry, path: Path) -> str:
     return (
         f"{path} is not what was downloaded and pinned; to fetch it again in its place, run "
-        f"`fresco-bridge models download {entry.name} --repair`."
+        f"`{entry.command} --repair`."
     )
 
 

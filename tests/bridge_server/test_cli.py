@@ -13,9 +13,10 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from bridge_server import config
-from bridge_server.catalogue import Entry
+from bridge_server import config, library
+from bridge_server.catalogue import Entry, Role
 from bridge_server.cli import app
+from fresco.errors import MissingWeights
 from tests.bridge_server.conftest import REPOSITORY, WEIGHTS
 from tests.bridge_server.hub_server import HubServer, sha256
 
@@ -70,7 +71,7 @@ def test_from_the_list_to_the_verified_file(
         WEIGHTS: "changed",
         "config.json": "good",
     }
-    assert "download styles --repair" in bad.stderr
+    assert "models download NAME --repair" in bad.stderr
     assert "changed" in run("list").stdout
     assert run("download", "styles").exit_code == 1
     assert run("download", "styles", "--repair").exit_code == 0
@@ -99,6 +100,27 @@ def test_download_of_an_id_and_its_json(hub: HubServer, entry: Entry, weights: b
     pinned = json.loads(result.stdout)[REPOSITORY]
     assert pinned["files"][WEIGHTS] == {"size": len(weights), "sha256": sha256(weights)}
     assert [row["state"] for row in json.loads(run("verify", "--json").stdout)] == ["good"] * 2
+
+
+def test_the_command_that_is_named_is_one_that_works(hub: HubServer) -> None:
+    hub.publish(REPOSITORY, {"net.pth": b"a pickle"})
+    name = f"{REPOSITORY}:net.pth"
+    with pytest.raises(MissingWeights) as missing:
+        library.locate(name, Role.ANNOTATOR)
+    words = str(missing.value).split("`")[1].split()
+    assert words[:3] == ["fresco-bridge", "models", "download"]
+    assert run(*words[2:]).exit_code == 0
+    assert library.locate(name, Role.ANNOTATOR).read_bytes() == b"a pickle"
+    assert [row["name"] for row in json.loads(run("verify", "--json").stdout)] == [name]
+    assert run("verify", name).exit_code == 0
+
+
+def test_what_was_taken_out_of_the_catalogue_can_still_be_verified(
+    hub: HubServer, named: str
+) -> None:
+    run("download", "styles", "--accept-licence")
+    run("remove", "styles")
+    assert "styles: model.safetensors" in run("verify").stdout
 
 
 def test_mirror_and_revision_for_once(hub: HubServer, entry: Entry, monkeypatch: Any) -> None:

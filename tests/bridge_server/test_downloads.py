@@ -111,6 +111,15 @@ def test_a_broken_connection_is_taken_up_where_it_broke(
     assert locked.files[WEIGHTS].sha256 == sha256(weights)
 
 
+def test_a_connection_that_breaks_often_but_brings_something_is_not_given_up(
+    hub: HubServer, entry: Entry, settings: Config, weights: bytes
+) -> None:
+    hub.faults.break_after = [50_000] * 10
+    download(entry, settings)
+    assert len(transfers(hub)) == 11
+    assert hub.bytes_sent() == len(weights)
+
+
 def test_progress_in_bytes_never_goes_back(hub: HubServer, entry: Entry, settings: Config) -> None:
     hub.faults.break_after = [200_000]
     seen: list[Progress] = []
@@ -241,6 +250,21 @@ def test_no_space_is_said_before_anything_is_fetched(
     assert transfers(hub) == []
 
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=free + 2))
+    download(entry, settings)
+
+
+def test_what_arrived_of_a_file_needs_no_space_again(
+    hub: HubServer, entry: Entry, settings: Config, weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.faults.break_after = [500_000, 0, 0, 0]
+    with pytest.raises(DownloadFailed):
+        download(entry, settings)
+    usage = shutil.disk_usage(settings.folder)
+    free = downloads.SPARE + len(weights) - 500_000 + len(b"{}")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=free - 1))
+    with pytest.raises(NotEnoughSpace):
+        download(entry, settings)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=free))
     download(entry, settings)
 
 

@@ -21,7 +21,8 @@ def test_what_is_missing_is_named_with_its_command_and_no_request_is_made(
     hub: HubServer, entry: Entry, settings: Config
 ) -> None:
     for name, role in [("sd15", Role.BASE), ("lcm-lora-sd15", None), (REPOSITORY, Role.LORA)]:
-        with pytest.raises(MissingWeights, match=f"`fresco-bridge models download {name}`"):
+        words = f"{name} --role lora" if name == REPOSITORY else name
+        with pytest.raises(MissingWeights, match=f"`fresco-bridge models download {words}`"):
             locate(name, role, settings=replace(settings, offline=False))
     assert hub.requests == []
 
