@@ -134,8 +134,12 @@ def _endpoint(
 
 
 def _address(value: str, where: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
         raise InvalidInput(f"{where}: {value!r} is no web address; write https://host.")
     return value.rstrip("/")
 

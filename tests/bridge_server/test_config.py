@@ -76,6 +76,7 @@ def test_the_users_own_hub_gets_the_users_token(tmp_path: Path) -> None:
         ("[models]\noffline = 1", r"offline: 1 cannot be; write true or false"),
         ('[models]\nmirror = "hf-mirror.example"', "no web address; write https"),
         ('[models]\nmirror = "file:///x"', "no web address"),
+        ('[models]\nmirror = "https://host:port"', "no web address"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, says: str) -> None:
