@@ -22,6 +22,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
 from bridge_server.errors import DownloadFailed
@@ -32,6 +33,8 @@ PATIENCE = 20.0
 
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+#: Files are named by it.
+_ETAG = re.compile(r"[\w-]+", re.ASCII)
 
 
 class Interrupted(DownloadFailed):
@@ -86,15 +89,8 @@ class Hub:
             )
         if not info.sha or not _COMMIT.fullmatch(info.sha):
             raise DownloadFailed(f"{self.endpoint} names no commit of {repository}; is it a hub?")
-        files = {
-            file.rfilename: RemoteFile(
-                file.rfilename,
-                -1 if file.size is None else file.size,
-                (file.lfs.sha256 if file.lfs else file.blob_id) or "",
-            )
-            for file in info.siblings or ()
-        }
-        return Listing(info.sha, files)
+        files = (_described(file) for file in info.siblings or ())
+        return Listing(info.sha, {file.path: file for file in files})
 
     def describe(self, repository: str, commit: str, path: str) -> RemoteFile:
         """Ask for one file what the listing left out.
@@ -109,7 +105,7 @@ class Hub:
                 timeout=PATIENCE,
                 endpoint=self.endpoint,
             )
-        if said.size is None or not said.etag or not re.fullmatch(r"[\w-]+", said.etag):
+        if said.size is None or not said.etag or not _ETAG.fullmatch(said.etag):
             raise DownloadFailed(f"{self.endpoint} does not say what {path} of {repository} is.")
         return RemoteFile(path, said.size, said.etag)
 
@@ -183,6 +179,12 @@ class Hub:
 def offline(variable: str) -> str:
     """Say that `variable` forbids downloads."""
     return f"{variable} is set, which forbids all downloads; unset it for this command."
+
+
+def _described(file: RepoSibling) -> RemoteFile:
+    etag = (file.lfs.sha256 if file.lfs else file.blob_id) or ""
+    size = -1 if file.size is None else file.size
+    return RemoteFile(file.rfilename, size, etag if _ETAG.fullmatch(etag) else "")
 
 
 def _start(response: httpx2.Response) -> int:

@@ -47,6 +47,7 @@ class Faults:
     refuse: (status, error code, times) of every request
     no_ranges: ranges are not obeyed
     no_hashes: the listing has neither sizes nor hashes
+    hash_all: the hash that the listing has for every large file
     on_piece: called before each piece that is sent
     """
 
@@ -55,6 +56,7 @@ class Faults:
     refuse: list[tuple[int, str]] = field(default_factory=list)
     no_ranges: bool = False
     no_hashes: bool = False
+    hash_all: str = ""
     on_piece: Callable[[int], None] | None = None
 
 
@@ -155,6 +157,9 @@ class _Answer:
         if commit not in commits:
             return self._refuse(404, "RevisionNotFound")
         siblings = [_sibling(path, content) for path, content in commits[commit].items()]
+        for sibling in siblings:
+            if self.faults.hash_all and "lfs" in sibling:
+                sibling["lfs"]["sha256"] = self.faults.hash_all
         if self.faults.no_hashes:
             siblings = [{"rfilename": sibling["rfilename"]} for sibling in siblings]
         body = json.dumps({"id": repository, "sha": commit, "siblings": siblings}).encode()

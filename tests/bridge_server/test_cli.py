@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from bridge_server import config, library
 from bridge_server.catalogue import Entry, Role
-from bridge_server.cli import app
+from bridge_server.cli import _Bar, app
+from bridge_server.downloads import Progress
 from fresco.errors import MissingWeights
 from tests.bridge_server.conftest import REPOSITORY, WEIGHTS
 from tests.bridge_server.hub_server import HubServer, sha256
@@ -163,6 +164,18 @@ def test_errors_are_one_line_on_stderr(words: tuple[str, ...]) -> None:
     said = [line for line in result.stderr.splitlines() if line.startswith("fresco-bridge: ")]
     assert len(said) == 1
     assert "Traceback" not in result.stderr
+
+
+def test_the_progress_bar_shows_the_file_and_bytes(
+    entry: Entry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for shown in (True, False):
+        with _Bar(entry, shown=shown) as bar:
+            bar.move(Progress(2_000_000, 4_000_000, "unet.safetensors"))
+        printed = capsys.readouterr()
+        assert printed.out == "", "it must not get between what programs read"
+        assert ("unet.safetensors" in printed.err) is shown
+        assert ("2.0/4.0 MB" in printed.err) is shown
 
 
 # --------------------------------------------------------------------------- real processes

@@ -238,6 +238,15 @@ def test_a_hub_without_hashes_is_asked_file_by_file(
         download(replace(entry, name="same"), elsewhere)
 
 
+def test_a_hash_that_is_a_path_writes_nothing_outside(
+    hub: HubServer, entry: Entry, settings: Config, weights: bytes, tmp_path: Path
+) -> None:
+    hub.faults.hash_all = "../../../../escaped"
+    download(entry, settings)
+    assert library.find(entry, settings).pinned
+    assert not list(tmp_path.rglob("escaped*"))
+
+
 # ------------------------------------------------------------------------------------- space
 
 
