@@ -16,6 +16,7 @@ from bridge_server.catalogue import Catalogue, Entry, Family, Role
 from bridge_server.config import Config
 from bridge_server.errors import LicenceNotAccepted
 from bridge_server.library import Installed, State
+from bridge_server.licences import accept, needs_acceptance
 from fresco.errors import FrescoError, MissingWeights
 
 if TYPE_CHECKING:
@@ -255,8 +256,6 @@ def _summary(entry: Entry, settings: Config) -> dict[str, Any]:
 
 def _agree(entry: Entry, settings: Config, accepted: bool) -> None:
     """Show the licence, and ask for it where somebody is there to answer."""
-    from bridge_server.downloads import accept, needs_acceptance
-
     licence = entry.licence
     where = f"{licence.id} ({licence.url})" if licence else "unknown; see its page on the hub"
     typer.echo(f"{entry.name}, {_size(entry.size)}. Licence: {where}", err=True)

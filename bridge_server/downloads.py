@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
@@ -26,12 +26,12 @@ from bridge_server.config import Config
 from bridge_server.errors import (
     CorruptDownload,
     DownloadFailed,
-    LicenceNotAccepted,
     NotAsPinned,
     NotEnoughSpace,
 )
 from bridge_server.hub import Hub, Interrupted, Listing, RemoteFile
-from bridge_server.lock import Accepted, Lock, Locked, Pinned
+from bridge_server.licences import accept
+from bridge_server.lock import Lock, Locked, Pinned
 from fresco.errors import InvalidInput, MissingWeights
 
 if TYPE_CHECKING:  # it would bring torch along
@@ -132,33 +132,6 @@ def ensure(
             raise
         download(entry, config, on_progress=on_progress, cancel=cancel)
     return library.locate(name, role, settings=config)
-
-
-def accept(entry: Entry, config: Config, accepted: bool) -> None:
-    """Record that the licence of `entry` is accepted, or check that it was.
-
-    Raises:
-        LicenceNotAccepted: it was not.
-    """
-    if not needs_acceptance(entry, config):
-        return
-    assert entry.licence is not None, "or there would be nothing to accept"
-    if not accepted:
-        raise LicenceNotAccepted(
-            f"{entry.name} comes under the licence {entry.licence.id}, which binds whoever uses "
-            f"it: read {entry.licence.url or 'it'}, and accept it with "
-            f"`{entry.command} --accept-licence`."
-        )
-    record = Accepted.now(entry.licence.id)
-    Lock(config.lock_file).update(entry.name, lambda known: replace(known, accepted=record))
-
-
-def needs_acceptance(entry: Entry, config: Config) -> bool:
-    """Whether the licence of `entry` must be accepted and was not yet."""
-    if entry.licence is None or not entry.licence.accept:
-        return False
-    accepted = Lock(config.lock_file).get(entry.name).accepted
-    return accepted is None or accepted.id != entry.licence.id
 
 
 class _Download:
