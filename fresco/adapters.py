@@ -18,6 +18,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import (
     StableDiffusionXLPipeline,
 )
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
@@ -193,7 +194,8 @@ class Adapters:
             "text_encoder": model.text_encoder,
             "tokenizer": model.tokenizer,
             "unet": model.unet,
-            "scheduler": model.scheduler,
+            # Not the model's: the pipeline changes settings of it that it thinks outdated.
+            "scheduler": DDPMScheduler(steps_offset=1, clip_sample=False),
             "feature_extractor": None,
         }
         if model.is_xl:

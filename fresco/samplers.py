@@ -5,7 +5,6 @@ A sampler is one of diffusers' schedulers on the noise schedule that the model w
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -13,14 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import tomlkit
 
 from fresco.errors import InvalidInput
 from fresco.schedule import Settings
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 _PRESETS = Path(__file__).parent / "data" / "presets.toml"
 #: What belongs to the model and not to the way it is sampled.
@@ -103,7 +98,7 @@ class Preset:
 @cache
 def presets() -> dict[str, Preset]:
     """The presets in the package, by name."""
-    entries: dict[str, Any] = tomllib.loads(_PRESETS.read_text(encoding="utf-8"))
+    entries: dict[str, Any] = tomlkit.parse(_PRESETS.read_text(encoding="utf-8")).unwrap()
     return {name: Preset(**entry) for name, entry in entries.items()}
 
 

@@ -1,0 +1,167 @@
+"""Where the settings, the user's catalogue, the lock and the models are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import platformdirs
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+
+from fresco.errors import InvalidInput
+
+APPLICATION = "fresco-bridge"
+HUB = "https://huggingface.co"
+
+#: Moves everything into one folder: a portable install, or a test.
+HOME = "FRESCO_BRIDGE_HOME"
+#: Each beats the setting of the same name in config.toml.
+FOLDER, MIRROR, OFFLINE = "FRESCO_BRIDGE_MODELS", "FRESCO_BRIDGE_MIRROR", "FRESCO_BRIDGE_OFFLINE"
+
+_TRUE, _FALSE = {"1", "on", "yes", "true"}, {"0", "off", "no", "false", ""}
+_SETTINGS: Mapping[str, tuple[type, str]] = {
+    "mirror": (str, '"https://..."'),
+    "folder": (str, "a path in quotes"),
+    "offline": (bool, "true or false"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The settings, resolved once per command.
+
+    settings_file, catalogue_file: config.toml and the user's models.toml; they need not exist
+    lock_file: what was downloaded, and its hashes
+    folder: the models, in the layout of the Hugging Face cache
+    endpoint: where downloads come from
+    sends_token: whether the user's Hugging Face token goes there: never to a mirror
+    offline: whether only `models download` may use the network
+    forbidden: the variable that forbids the network altogether, or empty
+    """
+
+    settings_file: Path
+    catalogue_file: Path
+    lock_file: Path
+    folder: Path
+    endpoint: str = HUB
+    sends_token: bool = True
+    offline: bool = True
+    forbidden: str = ""
+
+    def through(self, mirror: str) -> Config:
+        """Return these settings with downloads from `mirror`.
+
+        Raises:
+            InvalidInput: it is no web address.
+        """
+        return replace(self, endpoint=_address(mirror, "the mirror"), sends_token=False)
+
+
+def load(environ: Mapping[str, str] | None = None) -> Config:
+    """Read the settings file and the environment, now.
+
+    Raises:
+        InvalidInput: a setting that cannot be; says where.
+    """
+    environ = os.environ if environ is None else environ
+    config_dir, data_dir = _folders(environ)
+    settings_file = config_dir / "config.toml"
+    settings = _read(settings_file)
+    endpoint, ours = _endpoint(settings, settings_file, environ)
+    return Config(
+        settings_file=settings_file,
+        catalogue_file=config_dir / "models.toml",
+        lock_file=data_dir / "models.lock",
+        folder=_models(settings, environ),
+        endpoint=endpoint,
+        sends_token=ours,
+        offline=_flag(environ, OFFLINE, bool(settings.get("offline", True))),
+        forbidden=next(
+            (
+                key
+                for key in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+                if _flag(environ, key, False)
+            ),
+            "",
+        ),
+    )
+
+
+def _folders(environ: Mapping[str, str]) -> tuple[Path, Path]:
+    if home := environ.get(HOME):
+        return Path(home).expanduser(), Path(home).expanduser()
+    config = platformdirs.user_config_path(APPLICATION, appauthor=False)
+    return config, platformdirs.user_data_path(APPLICATION, appauthor=False)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
+    except FileNotFoundError:
+        return {}
+    except (TOMLKitError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path} is not TOML: {error}") from error
+    settings = document.get("models", {})
+    if not isinstance(settings, dict):
+        raise InvalidInput(
+            f"{path}: models must be a table; write [models] and its settings below."
+        )
+    for key, value in settings.items():
+        if key not in _SETTINGS:
+            raise InvalidInput(
+                f"{path}, [models]: there is no setting {key!r}; use one of {sorted(_SETTINGS)}."
+            )
+        kind, example = _SETTINGS[key]
+        if not isinstance(value, kind):
+            raise InvalidInput(f"{path}, [models], {key}: {value!r} cannot be; write {example}.")
+    return settings
+
+
+def _endpoint(
+    settings: Mapping[str, Any], source: Path, environ: Mapping[str, str]
+) -> tuple[str, bool]:
+    """Return the address, and whether it is one that the user's token belongs to."""
+    if mirror := environ.get(MIRROR):
+        return _address(mirror, MIRROR), False
+    if mirror := settings.get("mirror"):
+        return _address(mirror, f"{source}, [models], mirror"), False
+    return _address(environ.get("HF_ENDPOINT") or HUB, "HF_ENDPOINT"), True
+
+
+def _address(value: str, where: str) -> str:
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise InvalidInput(f"{where}: {value!r} is no web address; write https://host.")
+    return value.rstrip("/")
+
+
+def _models(settings: Mapping[str, Any], environ: Mapping[str, str]) -> Path:
+    """Find the models' folder: ours if one is set, else the cache that other tools share."""
+    if chosen := environ.get(FOLDER) or settings.get("folder"):
+        return Path(chosen).expanduser()
+    if home := environ.get(HOME):
+        return Path(home).expanduser() / "models"
+    if cache := environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE"):
+        return Path(os.path.expandvars(cache)).expanduser()
+    if hub_home := environ.get("HF_HOME"):
+        return Path(os.path.expandvars(hub_home)).expanduser() / "hub"
+    caches = environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(caches).expanduser() / "huggingface" / "hub"
+
+
+def _flag(environ: Mapping[str, str], key: str, default: bool) -> bool:
+    value = environ.get(key)
+    if value is None:
+        return default
+    if value.lower() not in _TRUE | _FALSE:
+        raise InvalidInput(f"{key} is {value!r}; set it to 1 or 0.")
+    return value.lower() in _TRUE

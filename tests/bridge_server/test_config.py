@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bridge_server import config
+from bridge_server.config import HUB, Config
+from fresco.errors import InvalidInput
+
+
+def load(tmp_path: Path, text: str = "", **environ: str) -> Config:
+    if text:
+        (tmp_path / "config.toml").write_text(text, encoding="utf-8")
+    return config.load({config.HOME: str(tmp_path), **environ})
+
+
+def test_home_holds_everything(tmp_path: Path) -> None:
+    settings = load(tmp_path)
+    files = [settings.settings_file, settings.catalogue_file, settings.lock_file, settings.folder]
+    assert [path.name for path in files] == ["config.toml", "models.toml", "models.lock", "models"]
+    assert {path.parent for path in files} == {tmp_path}
+
+
+def test_defaults(tmp_path: Path) -> None:
+    settings = load(tmp_path)
+    assert (settings.endpoint, settings.sends_token) == (HUB, True)
+    assert (settings.offline, settings.forbidden) == (True, "")
+
+
+@pytest.mark.parametrize(
+    ("environ", "folder"),
+    [
+        ({"HF_HUB_CACHE": "/a/hub", "HF_HOME": "/b"}, "/a/hub"),
+        ({"HUGGINGFACE_HUB_CACHE": "/a/hub", "HF_HOME": "/b"}, "/a/hub"),
+        ({"HF_HOME": "/b", "XDG_CACHE_HOME": "/c"}, "/b/hub"),
+        ({"XDG_CACHE_HOME": "/c"}, "/c/huggingface/hub"),
+        ({}, "~/.cache/huggingface/hub"),
+    ],
+)
+def test_the_models_folder_is_the_cache_that_others_use(
+    environ: dict[str, str], folder: str
+) -> None:
+    assert config.load(environ).folder == Path(folder).expanduser()
+
+
+def test_what_beats_what(tmp_path: Path) -> None:
+    text = '[models]\nmirror = "https://m.example/"\nfolder = "/from/file"\noffline = false\n'
+    settings = load(tmp_path, text, HF_ENDPOINT="https://h.example", HF_HUB_CACHE="/cache")
+    assert (settings.endpoint, settings.sends_token) == ("https://m.example", False)
+    assert (settings.folder, settings.offline) == (Path("/from/file"), False)
+
+    over = load(
+        tmp_path,
+        FRESCO_BRIDGE_MIRROR="http://e.example:81",
+        FRESCO_BRIDGE_MODELS="/from/env",
+        FRESCO_BRIDGE_OFFLINE="yes",
+    )
+    assert (over.endpoint, over.sends_token) == ("http://e.example:81", False)
+    assert (over.folder, over.offline) == (Path("/from/env"), True)
+
+    assert over.through("https://once.example").endpoint == "https://once.example"
+
+
+def test_the_users_own_hub_gets_the_users_token(tmp_path: Path) -> None:
+    settings = load(tmp_path, HF_ENDPOINT="https://hub.example/")
+    assert (settings.endpoint, settings.sends_token) == ("https://hub.example", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[models", "config.toml is not TOML"),
+        ("models = 1", "must be a table"),
+        ('[models]\nmirrors = "x"', r"\[models\]: there is no setting 'mirrors'; use one of"),
+        ("[models]\noffline = 1", r"offline: 1 cannot be; write true or false"),
+        ('[models]\nmirror = "hf-mirror.example"', "no web address; write https"),
+        ('[models]\nmirror = "file:///x"', "no web address"),
+        ('[models]\nmirror = "https://host:port"', "no web address"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        load(tmp_path, text)
+
+
+def test_a_flag_that_is_neither(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="FRESCO_BRIDGE_OFFLINE is 'maybe'; set it to 1 or 0"):
+        load(tmp_path, FRESCO_BRIDGE_OFFLINE="maybe")
