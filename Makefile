@@ -30,6 +30,7 @@ lint: install
 benchmarks: install
 	$(BIN)/python -m tests.benchmarks.method
 	$(BIN)/python -m tests.benchmarks.memory
+	$(BIN)/python -m tests.benchmarks.loading
 
 install: $(VENV)/installed
 

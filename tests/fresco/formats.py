@@ -25,6 +25,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
+from fresco import families
 from tests.fresco import tiny
 
 LAYERS = 3
@@ -118,6 +119,19 @@ def write_checkpoint(folder: Path, file: Path, **extra: Tensor) -> Path:
     out["betas"] = torch.linspace(0, 1, 1000)  # checkpoints carry what nobody loads
     save_file({key: value.contiguous().clone() for key, value in (out | extra).items()}, file)
     return file
+
+
+def write_full_size(folder: Path) -> None:
+    """Networks of Stable Diffusion 1.5's real size, random, in half precision: 2.2 GB."""
+    source = families.SD15.folder
+    torch.set_default_dtype(torch.float16)
+    try:
+        for kind, part in ((UNet2DConditionModel, "unet"), (AutoencoderKL, "vae")):
+            kind.from_config(kind.load_config(source / part)).save_pretrained(folder / part)
+        text = CLIPTextModel(CLIPTextConfig.from_pretrained(source / "text_encoder"))
+        text.save_pretrained(folder / "text_encoder")
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def unet_key(key: str) -> str:

@@ -451,24 +451,10 @@ def test_a_checkpoint_of_the_real_size_loads_by_the_packages_settings_alone(
     """859 M random weights in half precision under the key names of Stable Diffusion 1.5."""
     folder = tmp_path / "full"
     torch.manual_seed(0)
-    build_full_size(folder)
+    formats.write_full_size(folder)
     file = formats.write_checkpoint(folder, tmp_path / "full.safetensors")
     expected = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float16)
     model = load(file, device=CPU, dtype=torch.float16)
     assert same(model.unet.state_dict(), expected.state_dict())
     assert model.text_encoder.config.hidden_act == "quick_gelu"
     assert model.multiple == 64
-
-
-def build_full_size(folder: Path) -> None:
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    source = families.SD15.folder
-    torch.set_default_dtype(torch.float16)
-    try:
-        for kind, part in ((UNet2DConditionModel, "unet"), (AutoencoderKL, "vae")):
-            kind.from_config(kind.load_config(source / part)).save_pretrained(folder / part)
-        text = CLIPTextModel(CLIPTextConfig.from_pretrained(source / "text_encoder"))
-        text.save_pretrained(folder / "text_encoder")
-    finally:
-        torch.set_default_dtype(torch.float32)
