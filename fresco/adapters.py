@@ -14,10 +14,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import (
-    StableDiffusionXLPipeline,
-)
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
@@ -25,6 +21,7 @@ from torch import Tensor, nn
 from fresco import weights
 from fresco.errors import InvalidInput, UnsupportedModel
 from fresco.models import Model
+from fresco.pipelines import pipeline_class
 from fresco.quiet import quietly
 
 _LYCORIS = ("hada_w", "lokr_w", "oft_blocks", "glora")
@@ -200,9 +197,9 @@ class Adapters:
         }
         if model.is_xl:
             second = {"text_encoder_2": model.text_encoder_2, "tokenizer_2": model.tokenizer_2}
-            return StableDiffusionXLPipeline(**parts, **second, add_watermarker=False)
+            return pipeline_class(True)(**parts, **second, add_watermarker=False)
         unchecked: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False}
-        return StableDiffusionPipeline(**parts, **unchecked)
+        return pipeline_class(False)(**parts, **unchecked)
 
     def _read_lora(self, pipeline: Any, name: str, file: Path) -> None:
         found = weights.tensors(file)

@@ -16,10 +16,6 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import (
-    StableDiffusionXLPipeline,
-)
 from torch import nn
 from transformers import (
     CLIPTextModel,
@@ -34,6 +30,7 @@ from fresco.errors import InvalidInput, UnsupportedModel
 from fresco.families import Family
 from fresco.memory import best_device, best_dtype
 from fresco.models import Model
+from fresco.pipelines import pipeline_class
 from fresco.weights import SAFE
 
 #: The classes that a folder may name; nothing else is imported for it.
@@ -209,11 +206,10 @@ def _from_checkpoint(
         given = {name: _read_tokenizer(config / name) for name in given}
     if not any(name.startswith("first_stage_model.") for name in names):
         given["vae"] = None
-    pipeline: Any = StableDiffusionXLPipeline if family.is_xl else StableDiffusionPipeline
     if not family.is_xl:
         given |= {"safety_checker": None, "requires_safety_checker": False}
     with weights.guarded(file):
-        parts = pipeline.from_single_file(
+        parts = pipeline_class(family.is_xl).from_single_file(
             str(file),
             config=str(folder),
             local_files_only=True,
