@@ -56,6 +56,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--rate", type=float, help="learning rate of this stage")
     parser.add_argument("--decay", type=int, default=0, help="last steps, with a falling rate")
+    parser.add_argument(
+        "--restyle", action="store_true", help="draw the styles of existing shards anew"
+    )
     parser.add_argument("--decoder-only", action="store_true", help="leave the encoder as it is")
     parser.add_argument("--start", type=Path, help="begin with the weights of this folder")
     parser.add_argument("--guidance", type=float, default=Settings.guidance)
@@ -98,6 +101,11 @@ def data(options: argparse.Namespace) -> None:
     for number, shard in enumerate(_shards(options)):
         if not (shard / "facts.json").exists():
             pool.build(cache, shard, options.pictures, "train", options.seed + number + 1)
+    if options.restyle:
+        for number, shard in enumerate([_held(options), *_shards(options)]):
+            facts = json.loads((shard / "facts.json").read_text())
+            pool.restyle(shard, facts, options.seed + number + 500)
+            (shard / "latents.npy").unlink(missing_ok=True)
 
 
 def train_autoencoder(options: argparse.Namespace) -> None:
@@ -169,7 +177,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 def contact_sheet(options: argparse.Namespace) -> None:
     """Draws a contact sheet of held-out pictures."""
-    pictures = np.load(_held(options) / "source.npy")[[0, 11, 14, 17, 23, 35]]
+    pictures = np.load(_held(options) / "source.npy")[[0, 16, 30, 35, 39, 43]]
     target = options.output or options.work / "runs/diffusion/sheet.png"
     sheet.write(sheet.draw(_painter(options), pictures, _settings(options)), target)
 

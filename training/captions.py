@@ -10,42 +10,46 @@ WORDS: dict[str, tuple[str, ...]] = {
         "pencil sketch", "pencil drawing", "graphite drawing", "graphite sketch", "sketch",
         "black and white sketch", "hand drawn sketch", "pencil on paper", "charcoal drawing",
         "grey pencil drawing", "monochrome drawing", "drawn in pencil", "lead pencil study",
+        "pencil", "graphite", "charcoal", "line drawing",
     ),
     "coloured-pencil": (
         "coloured pencil", "colored pencil", "coloured pencil drawing", "colored pencil drawing",
         "coloured pencils", "colored pencils", "colour pencil sketch", "crayon drawing", "crayons",
         "drawn in coloured pencil", "crayon strokes on paper", "pastel pencil drawing",
+        "pastels", "crayon",
     ),
     "watercolour": (
         "watercolour", "watercolor", "watercolour painting", "watercolor painting", "aquarelle",
         "watercolour wash", "watercolor on paper", "painted in watercolour", "soft watercolour",
         "loose watercolor", "wet on wet watercolour", "water colour",
+        "watercolours", "watercolors", "gouache wash",
     ),
     "oil": (
         "oil painting", "oil on canvas", "impressionist painting", "impasto", "painted in oil",
         "thick brush strokes", "oil paint", "painting by van gogh", "painterly brushwork",
         "classical oil painting", "canvas painting", "expressionist painting",
-        "palette knife painting",
+        "palette knife painting", "oil", "oils", "painting", "brush strokes", "post-impressionism",
     ),
     "cartoon": (
         "cartoon with ink lines", "cartoon", "cel shading", "cel shaded", "anime", "toon",
         "animated film", "cartoon drawing", "flat cartoon", "cartoon style", "anime style",
-        "ink and flat colours", "drawn animation", "toon shaded",
+        "ink and flat colours", "drawn animation", "toon shaded", "manga", "ink lines",
     ),
     "comic": (
         "comic halftone", "comic book", "halftone", "halftone dots", "comic", "pop art",
         "graphic novel", "printed comic", "comic book panel", "ben day dots", "pop art print",
-        "superhero comic", "newspaper comic", "screen print with dots",
+        "superhero comic", "newspaper comic", "comics", "halftone print", "screen print with dots",
     ),
     "blueprint": (
         "blueprint", "technical drawing", "cyanotype", "architect's plan", "construction drawing",
         "schematic", "white lines on blue", "engineering drawing", "blue print",
-        "draughtsman's plan",
+        "draughtsman's plan", "architectural drawing", "cad drawing",
     ),
     "sepia": (
         "sepia film", "sepia", "old photograph", "vintage film", "antique photograph", "old film",
         "sepia photograph", "faded brown photograph", "silent film", "victorian photograph",
-        "sepia toned", "daguerreotype", "nostalgic old film",
+        "sepia toned", "daguerreotype", "vintage", "vintage photo", "old movie", "aged photo",
+        "nostalgic old film",
     ),
     "mosaic": (
         "mosaic", "mosaic tiles", "made of tiles", "tiled", "roman mosaic", "tesserae",
@@ -102,6 +106,8 @@ PLAIN = (
     "{subject}", "{style} of {subject}", "{subject}, {style}", "{style}, {subject}", "{style}",
     "{subject} as {style}", "{subject} in {style} style", "{style} style", "a {style}",
     "a {style} of {subject}", "make it {style}", "turn it into {style}", "{subject} {style}",
+    "{subject} in the style of {style}", "in the style of {style}", "{style} effect",
+    "{style} look", "restyle as {style}", "{style} with {subject}", "{style} version of {subject}",
 )  # fmt: skip
 """Templates; the first one (no style word) is used for photos only."""
 
@@ -109,6 +115,8 @@ MIXED = (
     "{adjective} {medium} of {subject}", "{adjective} {medium}", "{medium} of {subject} {scene}",
     "{medium}, {scene}", "{scene}, {medium}", "{subject} {scene}, {medium}", "{scene} {medium}",
     "{medium} of {subject}, {scene}", "{adjective} {subject}, {medium}", "a {adjective} {medium}",
+    "a {medium} of a {adjective} scene", "{scene} as {medium}", "{scene} in {medium} style",
+    "{medium} and {scene}", "{scene} and {medium}", "{medium} {scene}",
 )  # fmt: skip
 
 PRAISE = (

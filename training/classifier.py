@@ -26,15 +26,21 @@ SIZE = 128
 """Pixels: it looks at crops of this size, at the pictures' own scale."""
 
 
+TOGETHER = 0.7
+"""The part of the training in which a batch shows the same crops in all styles."""
+
+
 class Classifier(nn.Module):
-    """Five strided convolutions, mean and deviation over the picture, one linear layer."""
+    """Five strided convolutions and three more, mean and deviation over the picture, one layer."""
 
     def __init__(self) -> None:
         super().__init__()
         widths = (3, 32, 48, 64, 96, 128)
         layers: list[nn.Module] = []
-        for before, after in pairwise(widths):
+        for depth, (before, after) in enumerate(pairwise(widths)):
             layers += [nn.Conv2d(before, after, 3, 2, 1), nn.BatchNorm2d(after), nn.ReLU()]
+            if depth > 1:
+                layers += [nn.Conv2d(after, after, 3, 1, 1), nn.BatchNorm2d(after), nn.ReLU()]
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(2 * widths[-1], len(NAMES))
 
@@ -51,22 +57,35 @@ class Classifier(nn.Module):
 
 
 def _batch(
-    styled: np.ndarray, count: int, rng: np.random.Generator
+    styled: np.ndarray, count: int, together: bool, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Crops of single styles, blurred, noisy or recoloured a little: no artefact is to decide."""
-    labels = rng.integers(len(NAMES), size=count)
+    """Crops of single styles, blurred, noisy or recoloured a little: no artefact is to decide.
+
+    together: few crops in all styles, so that not the contents decide; else many pictures.
+    """
+    repeats = len(NAMES) if together else 1
     crops = []
-    for label in labels:
+    for start in range(0, count, repeats):
         y, x = (int(rng.integers(256 - SIZE + 1)) for _ in range(2))
-        crops.append(styled[int(rng.integers(len(styled))), label, y : y + SIZE, x : x + SIZE])
+        picture = styled[int(rng.integers(len(styled)))]
+        labels = np.arange(start, start + repeats) % len(NAMES)
+        crops += [picture[label, y : y + SIZE, x : x + SIZE] for label in labels]
+    labels = np.arange(len(crops)) % len(NAMES)
     images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
     if rng.uniform() < 0.5:
         size = int(SIZE * rng.uniform(0.5, 0.95))
         small = F.interpolate(images, size=(size, size), mode="area")
         images = F.interpolate(small, size=(SIZE, SIZE), mode="bilinear")
-    gain = torch.from_numpy(rng.uniform(0.9, 1.1, (count, 3, 1, 1))).float()
+    gain = torch.from_numpy(rng.uniform(0.9, 1.1, (len(images), 3, 1, 1))).float()
     noise = torch.from_numpy(rng.standard_normal(images.shape)).float()
     return (images * gain + 0.03 * rng.uniform() * noise).clamp(0, 1), torch.from_numpy(labels)
+
+
+def _freeze_statistics(model: nn.Module) -> None:
+    """Lets the batch normalisation use its running means, as it will when it judges."""
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eval()
 
 
 def train(run: loop.Run, shards: list[Path]) -> None:
@@ -75,12 +94,15 @@ def train(run: loop.Run, shards: list[Path]) -> None:
     model = Classifier()
     styled = [np.load(shard / "styled.npy", mmap_mode="r") for shard in shards]
     rng = np.random.default_rng(run.seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=run.rate)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=run.rate, fused=True)
     run.folder.mkdir(parents=True, exist_ok=True)
     journal = loop.Journal(run.folder / "log.csv")
     for step in range(run.steps):
         optimiser.param_groups[0]["lr"] = run.rate_at(step, 0)
-        images, labels = _batch(styled[int(rng.integers(len(styled)))], run.batch, rng)
+        together = step < TOGETHER * run.steps
+        if not together:
+            _freeze_statistics(model)
+        images, labels = _batch(styled[int(rng.integers(len(styled)))], run.batch, together, rng)
         scores = model(images)
         value = F.cross_entropy(scores, labels, label_smoothing=0.05)
         optimiser.zero_grad()

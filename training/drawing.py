@@ -11,75 +11,55 @@ from training import filters as f
 Image = np.ndarray
 
 
-def _strokes(shape: tuple[int, ...], rng: np.random.Generator, slope: float) -> Image:
-    """Parallel pencil strokes: noise drawn out along one direction, deviation 1."""
-    height, width = shape[:2]
-    field = f.noise(shape, 0.9, rng)
-    angle = np.full((height, width), slope, np.float32)
-    drawn = f.blur(f.along(field, angle, 9), 0.6)
-    return (drawn - drawn.mean()) / (drawn.std() + 1e-6)
-
-
-def _shading(luma: Image) -> Image:
-    """Paper-white drawing of a plane: colour-dodge outlines over light tone."""
-    toned = f.equalise(luma, 0.8)
-    dodge = np.clip(toned / (f.blur(toned, 4.0) + 0.04), 0, 1)
-    lines = f.ink(toned, 1.0, 22.0, 0.006)
-    tone = 0.55 + 0.45 * f.smoothstep(f.blur(toned, 1.5), 0.0, 0.65)
-    return np.clip(dodge**1.6 * tone * (1 - 0.75 * lines), 0, 1)
-
-
 def pencil(image: Image, rng: np.random.Generator) -> Image:
-    """Graphite on white paper: outlines, soft tone, hatching in the dark parts."""
-    luma = f.grey(image)
-    drawn = _shading(luma)
-    dark = 1 - f.smoothstep(f.blur(f.equalise(luma, 0.8), 3.0), 0.1, 0.65)
-    drawn = f.blur(drawn, 0.6) + 0.12 * dark * _strokes(image.shape, rng, -0.8)
-    return np.repeat(np.clip(0.1 + 0.88 * drawn, 0, 0.98)[..., None], 3, axis=2)
+    """Graphite on white paper: firm outlines, soft tone, hatching in the dark parts."""
+    luma = f.equalise(f.grey(f.plain(image, 2, 0.1)), 0.4)
+    shade = 1 - f.smoothstep(luma, -0.15, 0.75)
+    drawn = 0.99 - 0.55 * shade + 0.07 * shade * f.hatching(image.shape, rng)
+    drawn = f.mix(drawn, 0.1, 0.9 * f.line(f.outlines(image)))
+    return np.repeat(np.clip(drawn, 0, 1)[..., None], 3, axis=2)
 
 
 def coloured_pencil(image: Image, rng: np.random.Generator) -> Image:
-    """Coloured strokes through which the white paper shows, with coloured outlines."""
-    luma = f.grey(image)
-    smooth = f.simplify(image, 2)
-    tint = f.saturate(smooth / (f.grey(smooth)[..., None] + 0.08) * 0.66, 1.7)
-    tone = f.smoothstep(f.blur(f.equalise(luma, 0.7), 1.0), -0.1, 0.95)
-    cover = np.clip(0.92 - 0.65 * tone + 0.17 * _strokes(image.shape, rng, -0.8), 0, 1)
-    paper = f.mix(f.colour(0.99, 0.98, 0.95) + np.zeros_like(image), tint, cover)
-    lines = f.ink(f.equalise(luma, 0.8), 1.0, 22.0, 0.006)
-    return f.mix(paper, tint * 0.35, 0.8 * lines)
+    """Light colours in strokes on white paper, with outlines in the darker colour."""
+    smooth = f.plain(image, 2, 0.12)
+    luma = f.equalise(f.grey(smooth), 0.3)
+    tint = _vivid(smooth, 0.5, 2.4)
+    shade = 1 - f.smoothstep(luma, -0.1, 1.0)
+    cover = 0.2 + 0.75 * shade + (0.045 + 0.04 * shade) * f.hatching(image.shape, rng, -1)
+    drawn = f.mix(f.colour(1.0, 1.0, 0.99) + np.zeros_like(image), tint, np.clip(cover, 0, 1))
+    return f.mix(drawn, tint * 0.25, 0.85 * f.line(f.outlines(image)))
+
+
+def _vivid(image: Image, level: float, factor: float) -> Image:
+    """The picture's hues at one brightness, saturated."""
+    even = image / (f.grey(image)[..., None] + 0.08) * level
+    return f.saturate(np.clip(even, 0, 1.2), factor)
 
 
 def cartoon(image: Image, _: np.random.Generator) -> Image:
     """Flat bright colours in few steps inside thick black outlines."""
-    flat = f.simplify(image, 4, 0.2)
+    flat = f.plain(image, 4, 0.16)
     hsv = cv2.cvtColor(flat, cv2.COLOR_RGB2HSV)
-    value = f.equalise(hsv[..., 2], 0.7)
-    steps = np.floor(value * 4) + f.smoothstep(value * 4 - np.floor(value * 4), 0.35, 0.65)
-    hsv[..., 2] = 0.3 + 0.7 * steps / 4
-    hsv[..., 1] = np.clip(hsv[..., 1] * 1.45 + 0.06, 0, 0.92)
+    value = f.equalise(hsv[..., 2], 0.5)
+    steps = np.floor(value * 4) + f.smoothstep(value * 4 - np.floor(value * 4), 0.2, 0.8)
+    hsv[..., 2] = 0.38 + 0.62 * steps / 4
+    hsv[..., 1] = np.clip(hsv[..., 1] * 1.7 + 0.06, 0, 0.95)
     painted = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-    return f.mix(painted, 0.03, _outline(flat))
-
-
-def _outline(flat: Image) -> Image:
-    """Thick ink where luma or colour change: 1 = ink."""
-    luma = f.equalise(f.grey(flat), 0.8)
-    lines = f.ink(luma, 1.3, 30.0, 0.002)
-    borders = f.smoothstep(f.colour_gradient(flat, 1.2), 0.45, 0.8)
-    return np.maximum(f.smoothstep(lines, 0.35, 0.6), borders)
+    return f.mix(painted, 0.02, f.line(f.outlines(image), 3))
 
 
 def comic(image: Image, _: np.random.Generator) -> Image:
     """Printed comic: primary colours, black shadows, dots of ink 8 pixels apart."""
-    flat = f.simplify(image, 4, 0.2)
-    luma = f.equalise(f.grey(flat), 0.9)
+    flat = f.simplify(image, 4, 0.16)
+    luma = f.equalise(f.grey(flat), 0.6)
     tint = _primary(flat)
-    dots = _dots(image.shape)
-    covered = f.smoothstep(1.05 - luma - dots, -0.2, 0.2)
-    printed = f.mix(f.colour(1.0, 0.97, 0.88) + np.zeros_like(image), tint, covered)
-    shadow = f.smoothstep(0.24 - luma, -0.03, 0.03)
-    return f.mix(printed, 0.03, f.blur(np.maximum(shadow, _outline(flat)), 0.6))
+    paper = f.colour(1.0, 0.97, 0.88) + np.zeros_like(image)
+    depth = 0.09 / (f.grey(paper) - f.grey(tint) + 0.1)
+    covered = 1.1 - luma + depth * f.smoothstep(luma, 0.1, 0.3) * _dots(image.shape)
+    printed = f.mix(paper, tint, np.clip(covered, 0, 1))
+    shadow = f.smoothstep(0.15 - luma, -0.04, 0.04)
+    return f.mix(printed, 0.02, np.maximum(f.blur(shadow, 0.6), f.line(f.outlines(image), 3)))
 
 
 def _primary(flat: Image) -> Image:
@@ -104,20 +84,17 @@ def _primary(flat: Image) -> Image:
 
 
 def _dots(shape: tuple[int, ...]) -> Image:
-    """Threshold of a dot screen, 0 in the dots' centres and 1 between; two dots per 8 x 8 cell."""
+    """A dot screen, 1 in the dots' centres and -1 between; two dots per 8 x 8 cell."""
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
-    wave = np.cos((x + 0.5) * np.pi / 4) * np.cos((y + 0.5) * np.pi / 4)
-    return 0.5 - 0.5 * wave
+    return np.cos((x + 0.5) * np.pi / 4) * np.cos((y + 0.5) * np.pi / 4)
 
 
 def blueprint(image: Image, _: np.random.Generator) -> Image:
-    """White construction lines on deep blue with a faint grid of 32 pixels."""
-    flat = f.simplify(image, 3, 0.15)
-    luma = f.equalise(f.grey(flat), 0.8)
-    lines = f.smoothstep(f.ink(luma, 1.0, 30.0, 0.0), 0.15, 0.7)
-    lines = np.maximum(lines, f.smoothstep(f.colour_gradient(flat, 0.8), 0.25, 0.7))
-    tone = f.colour(0.05, 0.17, 0.47) + 0.10 * f.blur(luma, 3.0)[..., None]
+    """White construction lines on deep blue with squared paper: lines every 8 and 32 pixels."""
+    luma = f.grey(f.simplify(image, 3, 0.15))
+    tone = f.colour(0.03, 0.13, 0.48) + 0.12 * f.blur(luma, 2.0)[..., None]
     y, x = np.mgrid[0 : image.shape[0], 0 : image.shape[1]]
-    grid = ((x % 32 < 1) | (y % 32 < 1)).astype(np.float32)
-    sheet = f.mix(tone, f.colour(0.45, 0.62, 0.9), 0.45 * grid)
-    return f.mix(sheet, f.colour(0.93, 0.97, 1.0), 0.95 * f.blur(lines, 0.7))
+    fine = ((x % 8 == 0) | (y % 8 == 0)).astype(np.float32)
+    broad = ((x % 32 < 2) | (y % 32 < 2)).astype(np.float32)
+    sheet = f.mix(tone, f.colour(0.35, 0.55, 0.95), np.maximum(0.12 * fine, 0.35 * broad))
+    return f.mix(sheet, f.colour(0.95, 0.98, 1.0), f.line(f.outlines(image, (60, 80, 100)), 2))

@@ -75,6 +75,63 @@ def colour_gradient(image: Image, sigma: float = 1.0) -> Image:
     return np.maximum.reduce([gradient(image[..., c], sigma) for c in range(3)])
 
 
+def outlines(image: Image, lows: tuple[float, ...] = (60, 80, 110)) -> Image:
+    """The picture's own edges, one pixel wide: the share of canny thresholds that find them.
+
+    The upper threshold is twice the lower one; both count levels of 255 after a slight blur.
+    """
+    levels = np.round(np.clip(blur(grey(image), 0.7), 0, 1) * 255).astype(np.uint8)
+    found = [cv2.Canny(levels, low, 2 * low) for low in lows]
+    return np.mean(found, axis=0).astype(np.float32) / 255
+
+
+def crowded(plane: Image) -> Image:
+    """1 where outlines lie so close together (grass, fur) that drawn lines would fill the place."""
+    return smoothstep(blur(plane, 5.0), 0.12, 0.3)
+
+
+def line(plane: Image, width: int = 1) -> Image:
+    """Smooth lines of about `width` pixels from a plane of `outlines`; 1 = line.
+
+    Where they are crowded they are thin and faint.
+    """
+    faint = 1 - 0.6 * crowded(plane)
+    thin = blur(plane, 0.7) * 1.7
+    if width > 1:
+        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
+        thin = mix(blur(cv2.dilate(plane, disc), 0.7) * 1.2, thin, crowded(plane))
+    return np.clip(thin * faint, 0, 1)
+
+
+def plain(image: Image, rounds: int = 3, spread: float = 0.15) -> Image:
+    """`simplify`, but where edges are crowded the picture stays as it is."""
+    return mix(simplify(image, rounds, spread), image, crowded(outlines(image)))
+
+
+def hatching(shape: tuple[int, ...], rng: np.random.Generator, slope: int = 1) -> Image:
+    """Diagonal strokes of uneven weight, one per 8 pixels along a row; about -1 to 1."""
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
+    angle = np.full(shape[:2], -slope * np.pi / 4, np.float32)
+    waver = along(noise(shape, 2.0, rng), angle, 8)
+    strokes = np.cos((x + slope * y) * (2 * np.pi / 8))
+    return (0.75 * strokes + 0.4 * waver / (waver.std() + 1e-6)).astype(np.float32)
+
+
+def coherent(image: Image, rounds: int, length: int, spread: float = 2.5) -> Image:
+    """Strokes along the forms that stop at borders: smoothing along the flow, then sharpening.
+
+    After coherence-enhancing filtering (Kyprianidis and Kang, 2011).
+    """
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+    border = smoothstep(blur(outlines(image), 1.5), 0.03, 0.15)
+    for _ in range(rounds):
+        image = along(image, flow_angle(grey(image), spread), length)
+        sharp = image + 1.6 * (image - blur(image, 1.8))
+        sharp = np.clip(sharp, cv2.erode(image, disc), cv2.dilate(image, disc))
+        image = mix(image, sharp, border)
+    return image
+
+
 def noise(shape: tuple[int, ...], sigma: float, rng: np.random.Generator) -> Image:
     """Smooth noise plane with mean 0 and deviation 1; sigma in pixels."""
     field = blur(rng.standard_normal(shape[:2]).astype(np.float32), sigma)

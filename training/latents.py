@@ -128,9 +128,12 @@ class Sampler:
         return int(self.rng.integers(1, singles))
 
     def _place(self) -> tuple[int, int, int]:
-        """Upper left corner and side of the crop, in latent cells."""
+        """Upper left corner and side of the crop, in latent cells.
+
+        Corners lie 4 cells apart, so that what repeats every 32 pixels is where it always is.
+        """
         side = self.mixture.size // 8
-        y, x = (int(self.rng.integers(32 - side + 1)) for _ in range(2))
+        y, x = (4 * int(self.rng.integers((32 - side) // 4 + 1)) for _ in range(2))
         return y, x, side
 
     def _control(self, picture: np.ndarray) -> tuple[np.ndarray, float]:

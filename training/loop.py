@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import csv
+import signal
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import torch
 from torch import nn
@@ -35,6 +37,23 @@ class Run:
         warm = min(1.0, (step - started + 1) / self.warm_up)
         left = (self.steps - step) / self.decay if self.decay else 1.0
         return self.rate * warm * min(1.0, max(0.05, left))
+
+
+class Clock:
+    """Tells when a run is to end and save: after some minutes, or asked to by SIGTERM."""
+
+    def __init__(self, minutes: float) -> None:
+        self.deadline = time.monotonic() + 60 * minutes
+        self.asked = False
+        signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self.asked = True
+
+    @property
+    def over(self) -> bool:
+        """Whether the present step was the last one."""
+        return self.asked or time.monotonic() >= self.deadline
 
 
 class Average:

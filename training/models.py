@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderTiny, ControlNetModel, DDPMScheduler, UNet2DConditionModel
+from diffusers.models.controlnets.controlnet import ControlNetConditioningEmbedding
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -93,8 +94,11 @@ def scheduler() -> DDPMScheduler:
 
 
 def create(tokenizer_folder: Path) -> Draft:
-    """Fresh networks with their vocabulary."""
-    tokenizer = text.build_tokenizer(tokenizer_folder)
+    """Fresh networks with their vocabulary: the one in the folder, or else a new one."""
+    if (tokenizer_folder / "vocab.json").exists():
+        tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder, model_max_length=text.LENGTH)
+    else:
+        tokenizer = text.build_tokenizer(tokenizer_folder)
     shared = {
         "in_channels": LATENT_CHANNELS,
         "block_out_channels": WIDTHS,
@@ -123,15 +127,17 @@ def _open_control(controlnet: ControlNetModel) -> None:
 
 
 @torch.no_grad()
-def carry_colours(embedding: nn.Module) -> None:
+def carry_colours(embedding: ControlNetConditioningEmbedding) -> None:
     """Lets the first three channels of the control's embedding carry the map's mean colours.
 
     Normalised networks are slow to notice colours, which hardly vary over a crop. The values are
     shifted to where SiLU is nearly linear; the last layer hands them to all channels.
     """
-    for layer in (embedding.conv_in, *embedding.blocks):
+    blocks = [layer for layer in embedding.blocks if isinstance(layer, nn.Conv2d)]
+    for layer in (embedding.conv_in, *blocks):
         layer.weight[:3] = 0
         layer.weight[3:, :3] *= layer is embedding.conv_in
+        assert layer.bias is not None
         layer.bias[:3] = 2.0 if layer is embedding.conv_in else 0.2
         for channel in range(3):
             if layer.stride[0] == 2:

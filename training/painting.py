@@ -12,46 +12,46 @@ Image = np.ndarray
 
 
 def watercolour(image: Image, rng: np.random.Generator) -> Image:
-    """Thin bright washes, darker wet edges, bleeding borders, white paper showing through."""
-    flat = f.simplify(_wobble(image, rng), 5, 0.25)
-    washed = f.mix(f.kuwahara(flat, 5), f.simplify(image, 2), 0.3)
+    """Thin bright washes on white paper, with blooms and dark wet edges."""
+    washed = f.mix(f.coherent(image, 2, 2, 2.0), f.plain(image, 3, 0.15), 0.5)
     luma = f.grey(washed)
-    bright = 0.36 + 0.64 * f.smoothstep(f.equalise(luma, 0.6), -0.15, 0.85)
-    wash = np.clip(f.saturate(washed / (luma[..., None] + 0.06) * bright[..., None], 1.35), 0, 1)
-    pigment = 1 - wash
-    edges = f.smoothstep(f.colour_gradient(washed, 1.4), 0.1, 0.7)
-    blooms = 1 + 0.16 * f.noise(image.shape, 9.0, rng) + 0.05 * f.noise(image.shape, 2.0, rng)
-    pigment = pigment * (0.92 * blooms + 0.55 * edges)[..., None] * _bare(luma, rng)[..., None]
-    return f.colour(1.0, 0.99, 0.96) - pigment
-
-
-def _wobble(image: Image, rng: np.random.Generator) -> Image:
-    """Pushes the borders about by one or two pixels, as wet paint runs."""
-    height, width = image.shape[:2]
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    dx, dy = f.noise(image.shape, 4.0, rng), f.noise(image.shape, 4.0, rng)
-    return cv2.remap(image, x + 1.1 * dx, y + 1.1 * dy, cv2.INTER_LINEAR, None, cv2.BORDER_REFLECT)
+    bright = 0.42 + 0.58 * f.smoothstep(luma, -0.1, 0.8)
+    wash = f.saturate(washed / (luma[..., None] + 0.06) * bright[..., None], 1.7)
+    wet = f.line(f.outlines(image), 2)
+    blooms = 1 + 0.16 * f.noise(image.shape, 9.0, rng) + 0.04 * f.noise(image.shape, 4.0, rng)
+    pigment = (1 - wash) * (0.9 * np.clip(blooms, 0.4, 1.5) * _bare(luma, rng))[..., None]
+    painted = f.colour(1.0, 1.0, 0.98) - pigment
+    return f.mix(painted, wash * 0.35, 0.75 * wet)
 
 
 def _bare(luma: Image, rng: np.random.Generator) -> Image:
     """1 where the brush went; less in ragged patches of the bright parts, where paper shows."""
-    ragged = f.blur(luma, 2.0) + 0.14 * f.noise(luma.shape, 6.0, rng)
-    return 1 - 0.5 * f.smoothstep(ragged, 0.74, 0.94)
+    ragged = f.blur(luma, 2.0) + 0.1 * f.noise(luma.shape, 8.0, rng)
+    return 1 - 0.7 * f.smoothstep(ragged, 0.55, 0.95)
 
 
 def oil(image: Image, rng: np.random.Generator) -> Image:
-    """Thick saturated strokes along the forms, with light on the ridges of the paint."""
-    base = f.saturate(f.mix(f.kuwahara(image, 5), image, 0.15), 1.55)
+    """Thick saturated strokes along the forms, with light on the ridges of the paint.
+
+    Neighbouring strokes differ in hue more than in brightness, so that borders stay the strongest.
+    """
+    base = f.saturate(f.mix(f.coherent(image, 3, 4), image, 0.2), 1.8)
     luma = f.grey(base)
-    angle = f.flow_angle(f.grey(image), 5.0) + 0.5 * f.noise(image.shape, 14.0, rng)
-    bristles = f.along(f.noise(image.shape, 1.3, rng), angle, 7)
-    bristles = bristles / (bristles.std() + 1e-6)
-    painted = f.along(base, angle, 3)
-    contrast = f.smoothstep(f.equalise(luma, 0.7), -0.05, 1.0) / (luma + 0.06)
-    painted = painted * np.clip(0.35 + 0.62 * contrast, 0.3, 1.9)[..., None]
-    relief = cv2.Sobel(f.blur(bristles, 0.7), cv2.CV_32F, 1, 1, ksize=3)
-    light = 0.07 * bristles + 0.08 * relief / (relief.std() + 1e-6)
-    return painted * f.colour(1.03, 0.98, 0.88) * (1 + light)[..., None]
+    angle = f.flow_angle(f.grey(image), 4.0) + 0.5 * f.noise(image.shape, 14.0, rng)
+    contrast = f.smoothstep(f.equalise(luma, 0.3), -0.1, 0.95) / (luma + 0.06)
+    painted = base * np.clip(0.5 + 0.6 * contrast, 0.3, 1.9)[..., None]
+    bristles = _strokes(angle, 1.6, 8, rng)
+    relief = cv2.Sobel(f.blur(bristles, 1.0), cv2.CV_32F, 1, 1, ksize=3)
+    light = 0.04 * bristles + 0.03 * relief / (relief.std() + 1e-6)
+    hues = np.clip(_strokes(angle, 2.2, 10, rng), -2, 2)[..., None] * f.colour(0.5, -0.2, -0.28)
+    painted = painted + (0.085 + 0.1 * luma[..., None]) * hues
+    return (painted + 0.15) * f.colour(1.04, 0.98, 0.86) * (1 + light)[..., None] - 0.14
+
+
+def _strokes(angle: Image, breadth: float, length: int, rng: np.random.Generator) -> Image:
+    """Noise drawn out along a field of directions, deviation 1."""
+    drawn = f.along(f.noise(angle.shape, breadth, rng), angle, length)
+    return drawn / (drawn.std() + 1e-6)
 
 
 def mosaic(image: Image, rng: np.random.Generator) -> Image:
@@ -59,8 +59,8 @@ def mosaic(image: Image, rng: np.random.Generator) -> Image:
     height, width = image.shape[:2]
     size = (width // 8, height // 8)
     tiles = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    tiles = np.clip(f.saturate(tiles, 1.7) * 1.12, 0, 1)
-    tiles = tiles * (1 + 0.1 * rng.standard_normal(tiles.shape[:2]).astype(np.float32))[..., None]
+    tiles = np.clip(f.saturate(tiles, 2.0) * 1.12, 0, 1)
+    tiles = tiles * (1 + 0.07 * rng.standard_normal(tiles.shape[:2]).astype(np.float32))[..., None]
     tiles = np.round(np.clip(tiles, 0, 1) * 7) / 7
     glazed = cv2.resize(tiles, (width, height), interpolation=cv2.INTER_NEAREST)
     y, x = np.mgrid[0:height, 0:width] % 8

@@ -128,17 +128,28 @@ def build(cache: Path, folder: Path, count: int, split: str, seed: int) -> None:
     cutouts = load(cache, "train", "cutout") if split == "train" else []
     shape = (count, SIZE, SIZE, 3)
     source = np.lib.format.open_memmap(folder / "source.npy", "w+", np.uint8, shape)
-    styled_shape = (count, VERSIONS, *shape[1:])
-    styled = np.lib.format.open_memmap(folder / "styled.npy", "w+", np.uint8, styled_shape)
     facts = []
     for number in range(count):
         picture = draw(photos, cutouts, rng)
-        names = chosen_styles(rng)
         source[number] = picture.image
-        value = picture.image.astype(np.float32) / 255
-        for version, style in enumerate(names):
-            styled[number, version] = np.round(styles.apply(style, value, rng) * 255)
-        facts.append({"content": picture.content, "styles": names})
-        if number % 100 == 99:
-            log.info("pool: %d of %d pictures", number + 1, count)
+        facts.append({"content": picture.content, "styles": chosen_styles(rng)})
+    source.flush()
+    restyle(folder, facts, seed)
     (folder / "facts.json").write_text(json.dumps(facts))
+
+
+def restyle(folder: Path, facts: list[dict], seed: int) -> None:
+    """Draws all the styled versions of a shard's sources."""
+    rng = np.random.default_rng(seed)
+    source = np.load(folder / "source.npy", mmap_mode="r")
+    part = folder / "styled.part.npy"
+    shape = (len(source), VERSIONS, *source.shape[1:])
+    styled = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
+    for number, (image, fact) in enumerate(zip(source, facts, strict=True)):
+        value = image.astype(np.float32) / 255
+        for version, names in enumerate(fact["styles"]):
+            styled[number, version] = np.round(styles.apply(tuple(names), value, rng) * 255)
+        if number % 100 == 99:
+            log.info("pool: %d of %d pictures", number + 1, len(source))
+    styled.flush()
+    part.replace(folder / "styled.npy")

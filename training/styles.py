@@ -17,6 +17,8 @@ from training import drawing, painting, weather
 
 Image = np.ndarray
 Style = Callable[[Image, np.random.Generator], Image]
+Front = Callable[[Image, Image, np.random.Generator], Image]
+"""Adds to the first picture; the second is the unstyled one."""
 
 
 def photo(image: Image, _: np.random.Generator) -> Image:
@@ -54,11 +56,27 @@ MIXES: tuple[tuple[str, str], ...] = tuple(
 """Pairs that make sense together: the scene is applied first, then the medium."""
 
 
+PARTS: dict[str, tuple[Style, Front]] = {
+    "winter": (weather.snowy, weather.snowfall),
+    "autumn": (weather.foliage, weather.leaves),
+    "neon": (weather.night, weather.tubes),
+}
+"""Scenes with something in front: the medium comes between, so that no flakes are outlined."""
+
+
 def apply(names: tuple[str, ...], image: Image, rng: np.random.Generator) -> Image:
-    """Applies the named styles in turn to a float32 RGB picture."""
+    """Applies one style, or a scene and then a medium, to a float32 RGB picture."""
+    if len(names) == 2 and names[0] in PARTS:
+        scene, front = PARTS[names[0]]
+        painted = _clipped(STYLES[names[1]](_clipped(scene(image, rng)), rng))
+        return _clipped(front(painted, image, rng))
     for name in names:
-        image = np.clip(STYLES[name](image, rng), 0, 1).astype(np.float32)
+        image = _clipped(STYLES[name](image, rng))
     return image
+
+
+def _clipped(image: Image) -> Image:
+    return np.clip(image, 0, 1).astype(np.float32)
 
 
 def soften(image: np.ndarray, factor: int = 8) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from training import captions, diffusion, latents, loop, models, styles, text
+from training import captions, diffusion, judge, latents, loop, models, scenes, styles, text
 from training.autoencoder import create
 
 
@@ -28,6 +28,49 @@ def test_styles_keep_shape_range_and_seed(picture: np.ndarray, names: tuple[str,
     assert first.dtype == np.float32
     assert 0 <= first.min() <= first.max() <= 1
     np.testing.assert_array_equal(first, second)
+
+
+@pytest.fixture(scope="module")
+def solids() -> np.ndarray:
+    return scenes.solids(256, np.random.default_rng(4)).clip(0, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "name", ["pencil", "coloured-pencil", "watercolour", "oil", "cartoon", "comic"]
+)
+def test_drawn_and_painted_styles_keep_the_edges(solids: np.ndarray, name: str) -> None:
+    styled = styles.apply((name,), solids, np.random.default_rng(0))
+    before, after = (np.round(image * 255).astype(np.uint8) for image in (solids, styled))
+    assert judge.edge_agreement(before, after) > 0.6
+
+
+def test_sepia_has_one_hue(solids: np.ndarray) -> None:
+    sepia = styles.apply(("sepia",), solids, np.random.default_rng(0))
+    order = np.argsort(sepia[..., 0].ravel())
+    for channel in (1, 2):
+        assert (np.diff(sepia[..., channel].ravel()[order]) > -1e-4).all()
+
+
+def test_flakes_of_a_mix_are_not_outlined(solids: np.ndarray) -> None:
+    mixed = styles.apply(("winter", "cartoon"), solids, np.random.default_rng(0))
+    assert (mixed.min(axis=2) > 0.9).mean() > 0.02
+
+
+def test_crops_keep_to_the_grid_of_32_pixels(tmp_path: Path) -> None:
+    np.save(tmp_path / "latents.npy", np.zeros((1, 2, 8, 32, 32), np.float16))
+    np.save(tmp_path / "source.npy", np.zeros((1, 256, 256, 3), np.uint8))
+    facts = [{"content": "", "styles": [["photo"], ["oil"]]}]
+    (tmp_path / "facts.json").write_text(json.dumps(facts))
+    sampler = latents.Sampler([tmp_path], latents.Mixture(size=128), 0)
+    places = [sampler._place() for _ in range(200)]
+    assert {place[:2] for place in places} == {(y, x) for y in range(0, 17, 4)
+                                               for x in range(0, 17, 4)}  # fmt: skip
+
+
+def test_a_vocabulary_once_made_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = models.create(tmp_path).tokens(["winter watercolour"])
+    monkeypatch.setattr(captions, "corpus", lambda: ["other words"])
+    assert torch.equal(models.create(tmp_path).tokens(["winter watercolour"]), before)
 
 
 def test_soften_keeps_the_mean(picture: np.ndarray) -> None:
