@@ -7,7 +7,8 @@ new. diffusers' own loaders do the work, so every format that they know is under
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from fresco import weights
+from fresco import lora_files, weights
 from fresco.errors import InvalidInput, UnsupportedModel
+from fresco.frames import stack
+from fresco.memory import placed
 from fresco.models import Model
 from fresco.pipelines import pipeline_class
 from fresco.quiet import quietly
 
-_LYCORIS = ("hada_w", "lokr_w", "oft_blocks", "glora")
 #: How CLIP's image encoders were shown their pictures.
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -48,7 +50,7 @@ class Lora:
 class Inversion:
     """A textual inversion: a word with a meaning of its own.
 
-    word: what stands for it in prompts; by default the file's name without ending
+    word: what stands for it in prompts; by default the word in the file, else the file's name
     """
 
     file: str | Path
@@ -87,7 +89,7 @@ class Adapters:
         self._inversions: tuple[Any, ...] | None = ()
         self._ip_files: tuple[Any, ...] | None = ()
         self._plain = [
-            (copy.deepcopy(tokenizer), encoder.get_input_embeddings().num_embeddings)
+            (copy.deepcopy(tokenizer), encoder.get_input_embeddings())
             for tokenizer, encoder in model.text_parts
         ]
 
@@ -101,6 +103,7 @@ class Adapters:
         pipeline = self._pipeline()
         files = [weights.weight_file(lora.file, _USUAL_LORA) for lora in loras]
         names = [_name(file) for file in files]
+        strengths = [self._weights(lora) for lora in loras]
         if len(set(names)) < len(names):
             raise InvalidInput("a LoRA is listed twice; list it once, with the sum of its weights.")
         known = self.loras
@@ -113,7 +116,7 @@ class Adapters:
             return
         with quietly():
             pipeline.enable_lora()
-            pipeline.set_adapters(names, [self._weights(lora) for lora in loras])
+            pipeline.set_adapters(names, strengths)
 
     @property
     def loras(self) -> set[str]:
@@ -134,15 +137,15 @@ class Adapters:
             UnsupportedModel: one made for another kind of text encoder.
         """
         files = [weights.weight_file(inversion.file) for inversion in inversions]
-        words = [
-            inversion.word or file.stem for inversion, file in zip(inversions, files, strict=True)
-        ]
-        asked = tuple((_name(file), word) for file, word in zip(files, words, strict=True))
+        asked = tuple(
+            (weights.identity(file), inversion.word)
+            for file, inversion in zip(files, inversions, strict=True)
+        )
         if asked == self._inversions:
             return
         self._forget()
-        for file, word in zip(files, words, strict=True):
-            self._read_inversion(file, word)
+        for inversion in inversions:
+            self._read_inversion(inversion)
         self._inversions = asked
 
     def look(self, adapters: Sequence[IPAdapter], halves: int) -> dict[str, Any]:
@@ -155,7 +158,7 @@ class Adapters:
             UnsupportedModel: an adapter for another kind of model, or no image encoder.
         """
         files = [weights.weight_file(adapter.file) for adapter in adapters]
-        asked = tuple(_name(file) for file in files)
+        asked = tuple(weights.identity(file) for file in files)
         pipeline = self._pipeline()
         if asked != self._ip_files:
             if self._ip_files != ():
@@ -166,11 +169,13 @@ class Adapters:
             self._ip_files = asked
         if not adapters:
             return {}
-        pipeline.register_modules(image_encoder=self.model.image_encoder)
+        encoder = self.model.image_encoder
+        pipeline.register_modules(image_encoder=encoder)
         pipeline.set_ip_adapter_scale([adapter.scale for adapter in adapters])
-        size = self.model.image_encoder.config.image_size
-        pictures = [_as_clip_sees(adapter.pictures, size) for adapter in adapters]
-        with torch.no_grad():
+        pictures = [_as_clip_sees(adapter, encoder.config.image_size) for adapter in adapters]
+        home = next(encoder.parameters()).device  # elsewhere after a job that offloaded networks
+        away = home != self.model.device
+        with torch.no_grad(), placed(self.model.device, away, encoder):
             embeds = pipeline.prepare_ip_adapter_image_embeds(
                 pictures, None, self.model.device, 1, halves == 2
             )
@@ -197,28 +202,25 @@ class Adapters:
         }
         if model.is_xl:
             second = {"text_encoder_2": model.text_encoder_2, "tokenizer_2": model.tokenizer_2}
-            return pipeline_class(True)(**parts, **second, add_watermarker=False)
-        unchecked: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False}
-        return pipeline_class(False)(**parts, **unchecked)
+            extras: dict[str, Any] = {**second, "add_watermarker": False}
+        else:
+            extras = {"safety_checker": None, "requires_safety_checker": False}
+        with quietly():
+            return pipeline_class(model.is_xl)(**parts, **extras)
 
     def _read_lora(self, pipeline: Any, name: str, file: Path) -> None:
-        found = weights.tensors(file)
-        kind = weights.what_is(found)
-        if any(mark in key for key in found for mark in _LYCORIS):
-            raise UnsupportedModel(
-                f"{file.name} is a LyCORIS network (LoHa, LoKr, ...), which diffusers does not "
-                "load; use a plain LoRA, or a checkpoint that it was merged into."
-            )
-        if kind != "LoRA":
-            raise InvalidInput(f"{file.name} ({kind}) is no LoRA; add it as what it is.")
-        expected = len({key.rsplit(mark, 1)[0] for key in found for mark in _DOWN if mark in key})
+        found = lora_files.read(file)
+        expected = lora_files.layers(found)
         try:
             with weights.guarded(file):
                 pipeline.load_lora_weights(found, adapter_name=name)
             acting = self._layers(name)
-        except InvalidInput:
+        except InvalidInput as error:
             self._drop([name])
-            raise
+            raise UnsupportedModel(
+                f"{file.name} does not fit this model: its layers have other shapes or names; it "
+                "was made for another kind of model."
+            ) from error
         if acting < expected:
             self._drop([name])
             raise UnsupportedModel(
@@ -239,10 +241,13 @@ class Adapters:
 
     def _weights(self, lora: Lora) -> dict[str, float]:
         text = lora.weight if lora.text_weight is None else lora.text_weight
+        if not (math.isfinite(lora.weight) and math.isfinite(text)):
+            raise InvalidInput(f"{lora.file} has the weight {lora.weight}; use a number.")
         parts = ("unet", "text_encoder", "text_encoder_2")[: 1 + len(self.model.text_parts)]
         return {part: lora.weight if part == "unet" else text for part in parts}
 
-    def _read_inversion(self, file: Path, word: str) -> None:
+    def _read_inversion(self, inversion: Inversion) -> None:
+        file = weights.weight_file(inversion.file)
         found = weights.tensors(file)
         names = ["clip_l", "clip_g"][: len(self.model.text_parts)]
         if self.model.is_xl and not set(names) <= set(found):
@@ -252,27 +257,32 @@ class Adapters:
                 f"{file.name} holds {', '.join(found)}; expected one embedding, as textual "
                 "inversions for Stable Diffusion 1.5 and 2 have."
             )
+        word = inversion.word or _word(file, found)
         tables = [found[name] for name in names] if self.model.is_xl else list(found.values())
-        pipeline = self._pipeline()
+        tables = [table.reshape(-1, table.shape[-1]) for table in tables]
+        tokens = [word, *(f"{word}\u2063{place}" for place in range(1, len(tables[0])))]
         for table, (tokenizer, encoder) in zip(tables, self.model.text_parts, strict=True):
-            width = encoder.get_input_embeddings().embedding_dim
-            if table.shape[-1] != width:
+            known = encoder.get_input_embeddings()
+            if table.shape[-1] != known.embedding_dim:
                 raise UnsupportedModel(
-                    f"{file.name} is {table.shape[-1]} wide, the text encoder {width}; it was made "
-                    "for another kind of model."
+                    f"{file.name} is {table.shape[-1]} wide, the text encoder "
+                    f"{known.embedding_dim}; it was made for another kind of model."
                 )
-            with weights.guarded(file):
-                pipeline.load_textual_inversion(
-                    {word: table}, token=word, tokenizer=tokenizer, text_encoder=encoder
+            if word in tokenizer.get_vocab() or tokenizer.add_tokens(tokens) != len(tokens):
+                raise InvalidInput(
+                    f"{file.name}: {word!r} is a word that the model knows already; name another."
                 )
+            whole = torch.cat((known.weight, table[: len(tokens)].to(known.weight)))
+            encoder.set_input_embeddings(nn.Embedding.from_pretrained(whole))
+        self.model.words[word] = tuple(tokens)
 
     def _forget(self) -> None:
         """Give tokenizers and text encoders back the words that they came with."""
         fresh = [copy.deepcopy(tokenizer) for tokenizer, _ in self._plain]
-        for (_, encoder), (_, count) in zip(self.model.text_parts, self._plain, strict=True):
-            if encoder.get_input_embeddings().num_embeddings != count:
-                encoder.resize_token_embeddings(count)
+        for (_, encoder), (_, table) in zip(self.model.text_parts, self._plain, strict=True):
+            encoder.set_input_embeddings(table.to(encoder.device))
         self._inversions = None
+        self.model.words = {}
         if fresh:
             self.model.tokenizer = fresh[0]
         if len(fresh) == 2:
@@ -283,8 +293,8 @@ class Adapters:
             raise UnsupportedModel(
                 "an IP-Adapter needs an image encoder, and none was given; name its folder."
             )
-        states = [_parted(file) for file in files]
-        with weights.guarded(files[0]):
+        states = [_parted(file, self.model.image_encoder.config) for file in files]
+        with weights.guarded(Path(", ".join(file.name for file in files))):
             pipeline.register_modules(
                 image_encoder=self.model.image_encoder, feature_extractor=_Unused()
             )
@@ -293,7 +303,7 @@ class Adapters:
 
 
 _USUAL_LORA = "pytorch_lora_weights.safetensors"
-_DOWN = (".lora_down.weight", ".lora_A.weight", ".lora.down.weight", "_lora.down.weight")
+_BARE_EMBEDDING = "emb_params"
 
 
 def _name(file: Path) -> str:
@@ -309,8 +319,17 @@ def _adapter_names(layer: Any) -> set[str]:
     return {name for table in layer.adapter_layer_names for name in getattr(layer, table, ())}
 
 
-def _parted(file: Path) -> dict[str, dict[str, Tensor]]:
-    """An IP-Adapter's file as diffusers takes it: its projection and its attention layers."""
+def _word(file: Path, found: Mapping[str, Tensor]) -> str:
+    """The word that a textual inversion's file gives itself, else its name."""
+    (name, *others) = found
+    return file.stem if others or name == _BARE_EMBEDDING else name
+
+
+def _parted(file: Path, encoder: Any) -> dict[str, dict[str, Tensor]]:
+    """An IP-Adapter's file as diffusers takes it: its projection and its attention layers.
+
+    encoder: the configuration of the image encoder that it is to see through
+    """
     found = weights.tensors(file)
     parts: dict[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
     for key, value in found.items():
@@ -323,14 +342,31 @@ def _parted(file: Path) -> dict[str, dict[str, Tensor]]:
         raise UnsupportedModel(
             f"{file.name} is a FaceID adapter, which needs a face recogniser; use a plain one."
         )
+    _check_width(file, parts["image_proj"], encoder)
     return parts
 
 
-def _as_clip_sees(pictures: Sequence[Tensor], size: int) -> Tensor:
-    """Pictures (3, H, W) as CLIP's image encoder takes them: (count, 3, size, size)."""
-    if not pictures:
+def _check_width(file: Path, projection: Mapping[str, Tensor], encoder: Any) -> None:
+    """Check that the adapter reads what the encoder writes (one vector, or for *plus* many)."""
+    plain, plus = projection.get("proj.weight"), projection.get("proj_in.weight")
+    first = plain if plain is not None else plus
+    width = encoder.projection_dim if plain is not None else encoder.hidden_size
+    if first is not None and first.shape[1] != width:
+        raise UnsupportedModel(
+            f"{file.name} reads image embeddings {first.shape[1]} wide, the image encoder makes "
+            f"{width}; name the encoder that the adapter was published with."
+        )
+
+
+def _as_clip_sees(adapter: IPAdapter, size: int) -> Tensor:
+    """An adapter's pictures as CLIP's image encoder takes them: (count, 3, size, size)."""
+    if not adapter.pictures:
         raise InvalidInput("an IP-Adapter has no picture to pass on; give one or more.")
-    return torch.stack([_cropped(picture.float(), size) for picture in pictures])
+    try:
+        checked = [stack([picture])[0] for picture in adapter.pictures]
+    except InvalidInput as error:
+        raise InvalidInput(f"a picture for an IP-Adapter cannot be used: {error}") from error
+    return torch.stack([_cropped(picture.float(), size) for picture in checked])
 
 
 def _cropped(picture: Tensor, size: int) -> Tensor:

@@ -6,6 +6,7 @@ weight file is enough to load a model without the network.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,13 @@ WORDS = _DATA / "clip"
 _UNET = "model.diffusion_model."
 _CONTEXT = ("input_blocks.1.1.", "input_blocks.4.1.")
 _TO_KEY = "transformer_blocks.0.attn2.to_k.weight"
-_OTHER_WORLDS = ("double_blocks.", "joint_blocks.", "transformer_blocks.0.attn.", "blocks.0.attn")
+_TRANSFORMER = re.compile(
+    r"(model\.diffusion_model\.)?(double_blocks|joint_blocks|(transformer_)?blocks\.0\.attn)"
+)
+#: Tensors by which a checkpoint says that its noise is not Stable Diffusion's.
+_EDM = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
+#: What a ControlNet for several kinds of maps has beside a plain one, and a LoRA in its place.
+_NOT_PLAIN = ("task_embedding", "control_add_embedding", "lora_controlnet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,11 @@ def of_checkpoint(name: str, shapes: Mapping[str, tuple[int, ...]]) -> Family:
             f"{name} takes {first[1]} channels (it is made for inpainting or for instructions, not "
             "for text alone); use the plain model that it was made from."
         )
+    if any(mark in shapes for mark in _EDM):
+        raise UnsupportedModel(
+            f"{name} was trained on EDM's noise (as Playground 2.5 and CosXL), on which FRESCO's "
+            "schedule is not defined; use a model on Stable Diffusion's noise."
+        )
     keys = [shapes.get(f"{_UNET}{place}{_TO_KEY}") for place in _CONTEXT]
     context = next((key[1] for key in keys if key is not None), 0)
     for family in FAMILIES:
@@ -93,6 +105,13 @@ def of_controlnet(name: str, shapes: Mapping[str, tuple[int, ...]]) -> Family:
         UnsupportedModel: it is no ControlNet of these families.
     """
     keys = [shape for key, shape in shapes.items() if key.endswith(_TO_KEY)]
+    if any(
+        key.startswith(_NOT_PLAIN) or f".{mark}" in key for key in shapes for mark in _NOT_PLAIN
+    ):
+        raise UnsupportedModel(
+            f"{name} is a ControlNet for several kinds of maps, or a LoRA of one; use a plain "
+            "ControlNet for one kind."
+        )
     if what_is(shapes) == "ControlNet" and keys:
         for family in FAMILIES:
             if family.context == keys[0][1]:
@@ -109,18 +128,24 @@ def of_folder(name: str, index: Mapping[str, Any], unet: Mapping[str, Any]) -> F
     Raises:
         UnsupportedModel: it is none of them.
     """
-    pipeline = str(index.get("_class_name", "unknown"))
-    if not pipeline.startswith("StableDiffusion") or pipeline.startswith("StableDiffusion3"):
+    pipeline = str(index.get("_class_name", "model without a name"))
+    if _class(index, "unet") != "UNet2DConditionModel":
         raise UnsupportedModel(f"{name} is a {pipeline}, and {_NO_DECODER}; {_SUPPORTED}.")
-    if pipeline.startswith("StableDiffusionXL"):
-        if "text_encoder" not in index or index["text_encoder"][0] is None:
+    if _class(index, "text_encoder_2"):
+        if not _class(index, "text_encoder"):
             raise UnsupportedModel(f"{name} is an SDXL refiner; use the base model.")
         return SDXL
     return SD2 if unet.get("cross_attention_dim") == SD2.context else SD15
 
 
+def _class(index: Mapping[str, Any], part: str) -> str:
+    """The class that a model_index names for a part; empty if there is none."""
+    entry = index.get(part)
+    return str(entry[1] or "") if isinstance(entry, list) and len(entry) == 2 else ""
+
+
 def _not_a_base(name: str, shapes: Mapping[str, Any]) -> str:
-    if any(mark in key for key in shapes for mark in _OTHER_WORLDS):
+    if any(map(_TRANSFORMER.match, shapes)):
         return f"{name} is a transformer (as FLUX or SD 3), and {_NO_DECODER}; {_SUPPORTED}."
     kind = what_is(shapes)
     if kind == "unknown":

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -30,7 +31,7 @@ from fresco.errors import InvalidInput, UnsupportedModel
 from fresco.families import Family
 from fresco.memory import best_device, best_dtype
 from fresco.models import Model
-from fresco.pipelines import pipeline_class
+from fresco.quiet import quietly
 from fresco.weights import SAFE
 
 #: The classes that a folder may name; nothing else is imported for it.
@@ -46,6 +47,13 @@ _CLASSES: dict[str, Any] = {
 #: "model.fp16-00001-of-00002.safetensors" → "fp16"
 _VARIANT = re.compile(r"[^.]+?(?:\.([\w]+?))?(?:-\d+-of-\d+)?\.safetensors")
 _VAES = ("AutoencoderKL", "AutoencoderTiny")
+_TEXT_ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection")
+_PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+_VAE_PART, _TEXT_PART = "first_stage_model.", "cond_stage_model.transformer."
+_TEXT_PARTS = ("cond_stage_model.", "conditioner.embedders.")
+_OLD_TEXT_PARTS = tuple(
+    _TEXT_PART + part for part in ("embeddings.", "encoder.", "final_layer_norm.")
+)
 
 
 def load(
@@ -82,7 +90,7 @@ def load(
     dtype = dtype or best_dtype(device)
     model, trained = read_base(base, dtype, config)
     if vae is not None:
-        model.vae = read_vae(vae, dtype)
+        model.with_vae(read_vae(vae, dtype, family_of(base, config)))
     model.scheduler = samplers.sampler(sampler, trained, prediction)
     model.controlnets = [read_controlnet(ref, dtype) for ref in controlnets]
     model.preview_vae = None if preview_vae is None else read_preview_vae(preview_vae, dtype)
@@ -103,13 +111,44 @@ def read_base(
         MissingWeights, InvalidInput, UnsupportedModel: see `load`.
     """
     path = weights.find(base)
-    if path.is_dir() and (path / "model_index.json").exists():
+    if _is_pipeline(path):
         return _from_folder(path, dtype)
     return _from_checkpoint(path, dtype, config)
 
 
-def read_vae(ref: str | Path, dtype: torch.dtype) -> Any:
+def family_of(base: str | Path, config: Path | None = None) -> Family:
+    """Tell the family of a base model without reading its weights.
+
+    Raises:
+        MissingWeights, InvalidInput, UnsupportedModel: see `load`.
+    """
+    path = weights.find(base)
+    folder = path if _is_pipeline(path) else config
+    if folder is not None:
+        index = weights.config(folder, "model_index.json")
+        return families.of_folder(folder.name, index, weights.config(folder / "unet"))
+    file = weights.weight_file(path)
+    return families.of_checkpoint(file.name, weights.shapes(file))
+
+
+def size(ref: str | Path, dtype: torch.dtype) -> int:
+    """Bytes that a model, or one network, will take in memory.
+
+    Raises:
+        MissingWeights, InvalidInput: see `load`.
+    """
+    path = weights.find(ref)
+    if not path.is_dir() or (not (path / "config.json").exists() and not _is_pipeline(path)):
+        return weights.count(weights.weight_file(path)) * dtype.itemsize
+    folders = [path / part for part in _PARTS] if _is_pipeline(path) else [path]
+    files = [file for folder in folders if folder.is_dir() for file in _chosen(folder)]
+    return sum(map(weights.count, files)) * dtype.itemsize
+
+
+def read_vae(ref: str | Path, dtype: torch.dtype, family: Family = families.SD15) -> Any:
     """Read a VAE: a folder, or a file with the key names of diffusers or of the original.
+
+    family: whose latents it makes; a file does not say it
 
     Raises:
         MissingWeights, InvalidInput, UnsupportedModel: see `load`.
@@ -117,7 +156,7 @@ def read_vae(ref: str | Path, dtype: torch.dtype) -> Any:
     path = weights.find(ref)
     if path.is_dir():
         return _read_component(path, _VAES, dtype)
-    return _read_file(AutoencoderKL, path, "VAE", families.SD15.folder / "vae", dtype)
+    return _read_file(AutoencoderKL, path, "VAE", family.folder / "vae", dtype)
 
 
 def read_preview_vae(ref: str | Path, dtype: torch.dtype) -> AutoencoderTiny:
@@ -164,29 +203,25 @@ def read_image_encoder(ref: str | Path, dtype: torch.dtype) -> Any:
     return _read_component(folder, ("CLIPVisionModelWithProjection",), dtype)
 
 
+def _is_pipeline(path: Path) -> bool:
+    return (path / "model_index.json").exists()
+
+
 def _from_folder(folder: Path, dtype: torch.dtype) -> tuple[Model, Mapping[str, Any]]:
     """Read a folder in diffusers' layout; return the model and its scheduler's configuration."""
     index = weights.config(folder, "model_index.json")
-    unet_config = weights.config(folder / "unet")
-    family = families.of_folder(folder.name, index, unet_config)
-    encoders = ["text_encoder", "text_encoder_2"][: len(family.padding)]
-    texts = [
-        _read_component(folder / name, ("CLIPTextModel", "CLIPTextModelWithProjection"), dtype)
-        for name in encoders
-    ]
-    tokenizers = [
-        _read_tokenizer(folder / name.replace("text_encoder", "tokenizer")) for name in encoders
-    ]
+    family = family_of(folder)
     model = Model(
         unet=_read_component(folder / "unet", ("UNet2DConditionModel",), dtype),
         vae=_read_component(folder / "vae", _VAES, dtype),
         scheduler=None,
-        tokenizer=tokenizers[0],
-        text_encoder=texts[0],
-        tokenizer_2=tokenizers[1] if family.is_xl else None,
-        text_encoder_2=texts[1] if family.is_xl else None,
+        tokenizer=_read_tokenizer(folder / "tokenizer"),
+        text_encoder=_read_component(folder / "text_encoder", _TEXT_ENCODERS, dtype),
         zero_empty=bool(index.get("force_zeros_for_empty_prompt", False)),
     )
+    if family.is_xl:
+        model.tokenizer_2 = _read_tokenizer(folder / "tokenizer_2")
+        model.text_encoder_2 = _read_component(folder / "text_encoder_2", _TEXT_ENCODERS, dtype)
     return model, weights.config(folder / "scheduler", "scheduler_config.json")
 
 
@@ -195,43 +230,72 @@ def _from_checkpoint(
 ) -> tuple[Model, Mapping[str, Any]]:
     """Read one checkpoint file; return the model and what its noise schedule was."""
     file = weights.weight_file(path)
-    names = weights.shapes(file)
-    family = families.of_checkpoint(file.name, names) if config is None else _configured(config)
+    family = family_of(file, config)
     folder = config or family.folder
-    given: dict[str, Any] = {
-        name: _words(padding)
-        for name, padding in zip(("tokenizer", "tokenizer_2"), family.padding, strict=False)
-    }
+    state = {_usual(name): tensor for name, tensor in weights.tensors(file).items()}
+    tokenizers = [_words(padding) for padding in family.padding]
     if config is not None:
-        given = {name: _read_tokenizer(config / name) for name in given}
-    if not any(name.startswith("first_stage_model.") for name in names):
-        given["vae"] = None
-    if not family.is_xl:
-        given |= {"safety_checker": None, "requires_safety_checker": False}
-    with weights.guarded(file):
-        parts = pipeline_class(family.is_xl).from_single_file(
-            str(file),
-            config=str(folder),
-            local_files_only=True,
-            torch_dtype=dtype,
-            feature_extractor=None,
-            image_encoder=None,
-            **given,
-        )
-    for part in _networks(parts):
-        _check_complete(_fixed(part), file)
+        names = ("tokenizer", "tokenizer_2")[: len(tokenizers)]
+        tokenizers = [_read_tokenizer(config / name) for name in names]
     model = Model(
-        unet=parts.unet,
-        vae=parts.vae,
+        unet=_converted(UNet2DConditionModel, state, file, folder / "unet", dtype),
+        vae=_converted(AutoencoderKL, state, file, folder / "vae", dtype)
+        if any(name.startswith(_VAE_PART) for name in state)
+        else None,
         scheduler=None,
-        tokenizer=parts.tokenizer,
-        text_encoder=parts.text_encoder,
-        tokenizer_2=getattr(parts, "tokenizer_2", None),
-        text_encoder_2=getattr(parts, "text_encoder_2", None),
+        tokenizer=tokenizers[0],
+        text_encoder=_text_encoder(CLIPTextModel, state, file, folder / "text_encoder", dtype),
         zero_empty=family.is_xl,
     )
+    if family.is_xl:
+        second = folder / "text_encoder_2"
+        model.tokenizer_2 = tokenizers[1]
+        model.text_encoder_2 = _text_encoder(
+            CLIPTextModelWithProjection, state, file, second, dtype
+        )
     trained = weights.config(folder / "scheduler", "scheduler_config.json")
-    return model, {**trained, **_said(file, names)}
+    return model, {**trained, **_said(file, state)}
+
+
+def _usual(name: str) -> str:
+    """The oldest checkpoints name the text encoder's parts without its own name."""
+    if name.startswith(_OLD_TEXT_PARTS):
+        return name.replace(_TEXT_PART, f"{_TEXT_PART}text_model.")
+    return name
+
+
+def _converted(
+    kind: Any, state: Mapping[str, Tensor], file: Path, config: Path, dtype: torch.dtype
+) -> Any:
+    """Read one network out of a checkpoint's tensors."""
+    with weights.guarded(file):
+        network = kind.from_single_file(
+            dict(state), config=str(config), local_files_only=True, torch_dtype=dtype
+        )
+    _check_complete(network, file)
+    return _fixed(network)
+
+
+def _text_encoder(
+    kind: Any, state: Mapping[str, Tensor], file: Path, config: Path, dtype: torch.dtype
+) -> Any:
+    """Read a text encoder out of a checkpoint's tensors."""
+    if not any(name.startswith(_TEXT_PARTS) for name in state):
+        raise UnsupportedModel(
+            f"{file.name} brings no text encoder; use the full version of the checkpoint, or a "
+            "folder in diffusers' layout that has one."
+        )
+    with weights.guarded(file):
+        encoder = create_diffusers_clip_model_from_ldm(
+            kind,
+            dict(state),
+            subfolder=config.name,
+            config=str(config.parent),
+            torch_dtype=dtype,
+            local_files_only=True,
+        )
+    _check_complete(encoder, file)
+    return _fixed(encoder.to(dtype))
 
 
 def _said(file: Path, names: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,17 +311,6 @@ def _said(file: Path, names: Mapping[str, Any]) -> dict[str, Any]:
     return said
 
 
-def _configured(folder: Path) -> Family:
-    index = weights.config(folder, "model_index.json")
-    return families.of_folder(folder.name, index, weights.config(folder / "unet"))
-
-
-def _networks(parts: Any) -> list[nn.Module]:
-    names = ("unet", "vae", "text_encoder", "text_encoder_2")
-    found = (getattr(parts, name, None) for name in names)
-    return [network for network in found if network is not None]
-
-
 def _words(padding: str) -> Any:
     """CLIP's tokenizer, padding as a family's text encoder wants it."""
     return CLIPTokenizer.from_pretrained(families.WORDS, model_max_length=77, pad_token=padding)
@@ -266,8 +319,11 @@ def _words(padding: str) -> Any:
 def _read_tokenizer(folder: Path) -> Any:
     if not folder.is_dir():
         raise weights.damaged(folder, FileNotFoundError("there is no such folder"))
-    with weights.guarded(folder):
-        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    try:
+        with quietly():
+            return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the tokenizers library raises nothing more precise
+        raise weights.damaged(folder, error) from error
 
 
 def _read_component(folder: Path, allowed: Sequence[str], dtype: torch.dtype) -> Any:
@@ -311,6 +367,13 @@ def _variant(folder: Path) -> str | None:
     return None if None in variants or not variants else min(variants)
 
 
+def _chosen(folder: Path) -> list[Path]:
+    """The files of a folder's variant."""
+    variant = _variant(folder)
+    files = sorted(folder.glob(f"*{SAFE}"))
+    return [f for f in files if (match := _VARIANT.match(f.name)) and match[1] == variant]
+
+
 def _read_file(kind: Any, file: Path, what: str, config: Path, dtype: torch.dtype) -> Any:
     """Read one network from a file with diffusers' or the original key names."""
     file = weights.weight_file(file)
@@ -318,12 +381,7 @@ def _read_file(kind: Any, file: Path, what: str, config: Path, dtype: torch.dtyp
     found = weights.what_is(names)
     if found not in (what, "unknown", "base model" if what == "VAE" else what):
         raise UnsupportedModel(f"{file.name} is a {found}, not a {what}; add it as such.")
-    with weights.guarded(file):
-        network = kind.from_single_file(
-            str(file), config=str(config), local_files_only=True, torch_dtype=dtype
-        )
-    _check_complete(network, file)
-    return _fixed(network)
+    return _converted(kind, weights.tensors(file), file, config, dtype)
 
 
 def _fixed(network: Any) -> Any:

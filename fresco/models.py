@@ -25,6 +25,7 @@ class Model:
     image_encoder: a CLIPVisionModelWithProjection; needed by an IP-Adapter only
     preview_vae: an AutoencoderTiny (TAESD) that draws previews; without one they are estimated
     clip_skip: 1 = the text encoder as trained, 2 = without its last layer, as model pages say it
+    words: words that textual inversions brought → the tokens that each is written with
     zero_empty: an empty negative prompt is embedded as zeros (SDXL)
     place: where the networks run; by default where the U-Net is
     """
@@ -40,6 +41,7 @@ class Model:
     image_encoder: Any = None
     preview_vae: Any = None
     clip_skip: int = 1
+    words: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     zero_empty: bool = False
     place: torch.device | None = None
 
@@ -77,9 +79,15 @@ class Model:
         for part in self.modules:
             # Not diffusers' own `to`, which warns of parts in float32 that are not there.
             nn.Module.to(part, device, dtype)
-        if dtype == torch.float16 and self.is_xl and self.vae.config.get("force_upcast"):
-            self.vae.to(dtype=torch.float32)  # SDXL's own VAE overflows in half precision
         self.place = device
+        return self.with_vae(self.vae)
+
+    def with_vae(self, vae: Any) -> Model:
+        """Use another VAE; return this model. SDXL's own overflows in half precision."""
+        self.vae = vae
+        half = self.is_xl and self.dtype == torch.float16
+        if half and vae is not None and vae.config.get("force_upcast"):
+            vae.to(dtype=torch.float32)
         return self
 
     @property
@@ -115,11 +123,19 @@ class Model:
         """Check that the method can run on this model.
 
         Raises:
+            InvalidInput: a setting that cannot be.
             UnsupportedModel: it cannot, and why.
         """
         if self.vae is None:
             raise UnsupportedModel(
                 "this checkpoint brings no VAE; name one beside it (sd-vae-ft-mse, for example)."
+            )
+        if self.clip_skip < 1:
+            raise InvalidInput(f"clip skip is {self.clip_skip}; use 1 (none) or 2.")
+        if self.vae.config.get("latents_mean") is not None:
+            raise UnsupportedModel(
+                "the VAE normalises its latents by their mean (as EDM models' do), which is not "
+                "supported; use the VAE of Stable Diffusion 1.5, 2 or SDXL."
             )
         channels, latents = self.unet.config.in_channels, self.vae.config.latent_channels
         if channels != latents:

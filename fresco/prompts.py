@@ -8,13 +8,13 @@ it in pieces. ``(fog:1.4)``, as other programs write it, is understood as well.
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from compel import Compel, DiffusersTextualInversionManager, ReturnedEmbeddingsType
+from compel import BaseTextualInversionManager, Compel, ReturnedEmbeddingsType
 from compel.prompt_parser import FlattenedPrompt, PromptParser
 from torch import Tensor
 
@@ -22,7 +22,8 @@ from fresco.errors import InvalidInput, UnsupportedModel
 from fresco.models import Model
 from fresco.quiet import quietly
 
-_COLON_WEIGHT = re.compile(r"(?<!\\)\(([^()]+):\s*(\d*\.?\d+)\s*\)")
+#: "thick fog: 1.4", but no "16:9".
+_COLON_WEIGHT = re.compile(r"(?<![\\\d]):\s*(-?(?:\d+\.?\d*|\.\d+))\s*$")
 _LORA_TAG = re.compile(r"<(lora|lyco|hypernet):[^>]*>", re.IGNORECASE)
 
 
@@ -64,27 +65,39 @@ def embed(model: Model, prompts: Sequence[str]) -> Text:
         pooled = _pooled(model, texts) if model.is_xl else None
         with _without_last_layers(model):
             tokens = torch.cat([_read(reader, texts) for reader in _readers(model)], dim=2)
+    if not bool(tokens.isfinite().all()):
+        raise InvalidInput(
+            f"the prompts {list(prompts)} come to nothing: do the weights of a blend add up to 0?"
+        )
     return Text(tokens.to(model.device, model.dtype), pooled)
 
 
-def in_length(model: Model, text: Tensor, length: int) -> Tensor:
-    """Lengthen embeddings (..., L, D) to `length` by those of the empty prompt, as compel does.
+def alike(model: Model, texts: Sequence[Tensor]) -> list[Tensor]:
+    """Lengthen embeddings (..., L, D) to the longest by those of the empty prompt, as compel does.
+
+    Rows of zeros, as SDXL has for no negative prompt, go on as zeros.
 
     Raises:
         InvalidInput: another model's embeddings, which do not fit in pieces of this one's.
         UnsupportedModel: the model has no text encoder.
     """
+    length = max(text.shape[-2] for text in texts)
+    if all(text.shape[-2] == length for text in texts):
+        return list(texts)
+    empty = embed(model, [""]).tokens[0]
+    return [_lengthened(text, length, empty.to(text)) for text in texts]
+
+
+def _lengthened(text: Tensor, length: int, empty: Tensor) -> Tensor:
     missing = length - text.shape[-2]
-    if missing == 0:
-        return text
-    empty = embed(model, [""]).tokens[0].to(text)
     if missing % len(empty):
         raise InvalidInput(
             f"prompt embeddings of {text.shape[-2]} and {length} tokens meet in one batch, but "
             f"this model reads {len(empty)} at once; embed all prompts with this model."
         )
-    padding = empty.repeat(missing // len(empty), 1)
-    return torch.cat((text, padding.expand(*text.shape[:-2], -1, -1)), dim=-2)
+    padding = empty.repeat(missing // len(empty), 1).expand(*text.shape[:-2], -1, -1)
+    says_nothing = (text == 0).flatten(-2).all(dim=-1)[..., None, None]
+    return torch.cat((text, padding.masked_fill(says_nothing, 0)), dim=-2)
 
 
 def _checked(prompt: str) -> str:
@@ -99,7 +112,7 @@ def _checked(prompt: str) -> str:
             f"the prompt names {tag[0]}; LoRAs are not chosen in the prompt: add it to the LoRAs "
             "of the job, with its weight, and leave the tag out."
         )
-    text = _COLON_WEIGHT.sub(r"(\1)\2", prompt)
+    text = _in_compels_words(prompt)
     try:
         parsed = PromptParser().parse_conjunction(text)
     except (PromptParser.ParsingException, ValueError) as error:
@@ -114,6 +127,36 @@ def _checked(prompt: str) -> str:
             "write one prompt per keyframe, and add LoRAs to the job."
         )
     return text if parsed.prompts else ""
+
+
+def _in_compels_words(prompt: str) -> str:
+    """Write ``(fog:1.4)`` as ``(fog)1.4``, however deep; a backslash makes the next letter plain.
+
+    Raises:
+        InvalidInput: a weight below 0, which compel does not know.
+    """
+    groups = [""]
+    for part in re.findall(r"\\.|.", prompt, re.DOTALL):
+        if part == "(":
+            groups.append("")
+        elif part == ")" and len(groups) > 1:
+            inside = groups.pop()
+            groups[-1] += _weighted(inside, prompt)
+        else:
+            groups[-1] += part
+    return "(".join(groups)
+
+
+def _weighted(inside: str, prompt: str) -> str:
+    weight = _COLON_WEIGHT.search(inside)
+    if weight is None:
+        return f"({inside})"
+    if float(weight[1]) < 0:
+        raise InvalidInput(
+            f"the prompt {prompt!r} has a weight below 0; put what you do not want into the "
+            "negative prompt."
+        )
+    return f"({inside[: weight.start()]}){float(weight[1]):g} "  # a digit behind it is none of its
 
 
 def _read(reader: Compel, texts: Sequence[str]) -> Tensor:
@@ -132,7 +175,7 @@ def _readers(model: Model) -> list[Compel]:
         Compel(
             tokenizer=tokenizer,
             text_encoder=encoder,
-            textual_inversion_manager=_Inversions(tokenizer),
+            textual_inversion_manager=_Inversions(tokenizer, model.words),
             truncate_long_prompts=False,
             returned_embeddings_type=wanted,
             device=str(encoder.device),
@@ -141,30 +184,27 @@ def _readers(model: Model) -> list[Compel]:
     ]
 
 
-class _Inversions(DiffusersTextualInversionManager):
+class _Inversions(BaseTextualInversionManager):
     """Writes a textual inversion of several vectors as its several tokens."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, words: Mapping[str, tuple[str, ...]]) -> None:
+        numbers = tokenizer.convert_tokens_to_ids
+        self._tokens = {numbers(word): numbers(list(tokens)) for word, tokens in words.items()}
 
     def expand_textual_inversion_token_ids_if_necessary(self, token_ids: list[int]) -> list[int]:
         """See compel."""
-        added = self.tokenizer.added_tokens_encoder
-        names = {number: name for name, number in added.items()}
-        expanded: list[int] = []
-        for token in token_ids:
-            expanded.append(token)
-            name, part = names.get(token), 1
-            while name is not None and f"{name}_{part}" in added:
-                expanded.append(added[f"{name}_{part}"])
-                part += 1
-        return expanded
+        return [part for token in token_ids for part in self._tokens.get(token, [token])]
 
 
 def _pooled(model: Model, texts: Sequence[str]) -> Tensor:
     """One vector per prompt, by the last text encoder; weights have no effect on it."""
     tokenizer, encoder = model.text_parts[-1]
-    compel = Compel(tokenizer=tokenizer, text_encoder=encoder, device=str(encoder.device))
+    compel = Compel(
+        tokenizer=tokenizer,
+        text_encoder=encoder,
+        textual_inversion_manager=_Inversions(tokenizer, model.words),
+        device=str(encoder.device),
+    )
     plain = [_without_weights(text) for text in texts]
     pooled = compel.conditioning_provider.get_pooled_embeddings(plain)
     assert isinstance(pooled, Tensor), "asked for without tokens"

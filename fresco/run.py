@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from fresco.attention import AttentionGuidance, guided_attention
 from fresco.callbacks import Step, polled
@@ -23,7 +24,7 @@ from fresco.models import Model, check_size
 from fresco.noise import Noise, SeededNoise
 from fresco.prediction import noised
 from fresco.preview import Preview, decode_small
-from fresco.prompts import in_length
+from fresco.prompts import alike
 from fresco.reference import Reference
 from fresco.request import Keyframe, Options, Translation
 from fresco.sampling import Conditions, Guidance, denoise, predict, record_in_parts
@@ -140,8 +141,7 @@ class Run:
     def told(self) -> Conditions:
         """What the model is told about the frames."""
         model = self.model
-        length = max(keyframe.text.shape[1] for keyframe in self.all)
-        texts = [in_length(model, keyframe.text, length) for keyframe in self.all]
+        texts = alike(model, [keyframe.text for keyframe in self.all])
         text = self.stacked(texts).transpose(0, 1).flatten(0, 1)
         maps = zip(*(keyframe.controls for keyframe in self.all), strict=True)
         scales = self.options.control_scales or [1.0] * len(model.controlnets)
@@ -321,11 +321,23 @@ def _check(
             "the model has an IP-Adapter but no picture for it; give its image_embeds in "
             "Options.added, one row per guidance half."
         )
+    _check_added(options)
     nets, scales = len(model.controlnets), len(options.control_scales)
     if scales not in (0, nets):
         raise InvalidInput(f"{scales} control scales for {nets} ControlNets; give one for each.")
     for keyframe in everything:
         _check_keyframe(keyframe, nets, options.settings, type(model.scheduler).__name__)
+
+
+def _check_added(options: Options) -> None:
+    """What the U-Net would take without complaint, and make another picture of."""
+    halves = options.settings.halves
+    rows = {len(part) for part in tree_leaves(dict(options.added)) if isinstance(part, Tensor)}
+    if rows - {halves}:
+        raise InvalidInput(
+            f"Options.added has tensors of {sorted(rows)} rows; guidance of "
+            f"{options.settings.guidance_scale} needs {halves}, one per half."
+        )
 
 
 def _check_keyframe(keyframe: Keyframe, nets: int, settings: Settings, scheduler: str) -> None:

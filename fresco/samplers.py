@@ -14,7 +14,7 @@ from typing import Any
 import diffusers
 import tomlkit
 
-from fresco.errors import InvalidInput
+from fresco.errors import InvalidInput, UnsupportedModel
 from fresco.schedule import Settings
 
 _PRESETS = Path(__file__).parent / "data" / "presets.toml"
@@ -28,6 +28,8 @@ _OF_THE_MODEL = (
     "prediction_type",
     "rescale_betas_zero_snr",
 )
+_PREDICTIONS = ("epsilon", "v_prediction", "sample")
+_OTHER_NOISE = ("EDM", "FlowMatch")
 _UNCLIPPED = {"clip_sample": False, "steps_offset": 1}
 _TRAILING = {"timestep_spacing": "trailing"}
 
@@ -39,6 +41,7 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "euler": ("EulerDiscreteScheduler", {"steps_offset": 1}),
     "euler_a": ("EulerAncestralDiscreteScheduler", {"steps_offset": 1}),
     "euler_a_trailing": ("EulerAncestralDiscreteScheduler", _TRAILING),
+    "euler_trailing": ("EulerDiscreteScheduler", _TRAILING),
     "dpmpp_2m": ("DPMSolverMultistepScheduler", {"steps_offset": 1}),
     "dpmpp_2m_karras": (
         "DPMSolverMultistepScheduler",
@@ -60,14 +63,28 @@ def sampler(name: str, trained: Mapping[str, Any], prediction: str | None = None
 
     Raises:
         InvalidInput: there is no such sampler, or it knows no such schedule.
+        UnsupportedModel: the model was trained on another kind of noise.
     """
     if name not in SAMPLERS:
         raise InvalidInput(f"there is no sampler {name!r}; use one of {', '.join(SAMPLERS)}.")
+    if prediction not in (None, *_PREDICTIONS):
+        raise InvalidInput(
+            f"a model cannot predict {prediction!r}; it is one of {', '.join(_PREDICTIONS)}."
+        )
+    own = str(trained.get("_class_name", ""))
+    if own.startswith(_OTHER_NOISE) or not trained.keys() & {"beta_schedule", "trained_betas"}:
+        raise UnsupportedModel(
+            f"the model's scheduler ({own or 'without a name'}) is not on Stable Diffusion's noise "
+            "schedule, which the method is made for; use a model that is."
+        )
     kind, told = SAMPLERS[name]
     schedule = {key: trained[key] for key in _OF_THE_MODEL if trained.get(key) is not None}
     if prediction is not None:
         schedule["prediction_type"] = prediction
-    return getattr(diffusers, kind).from_config({**schedule, **told})
+    try:
+        return getattr(diffusers, kind).from_config({**schedule, **told})
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise InvalidInput(f"the model's scheduler_config.json cannot be: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

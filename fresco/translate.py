@@ -20,7 +20,7 @@ from fresco.frames import Frames
 from fresco.memory import is_out_of_memory
 from fresco.models import Model
 from fresco.noise import Noise
-from fresco.prompts import Text, in_length
+from fresco.prompts import Text, alike
 from fresco.request import Keyframe, Options, Translation, embed, keyframes
 from fresco.run import Run
 
@@ -227,8 +227,7 @@ def _retold(
     told = embed(model, [prompt or ""], [negative or ""], halves)
     kept = [negative is None, prompt is None][-halves:]
     text = told.tokens.to(keyframe.text)
-    length = max(text.shape[1], keyframe.text.shape[1])
-    old, text = (in_length(model, part, length) for part in (keyframe.text, text))
+    old, text = alike(model, [keyframe.text, text])
     mask = torch.tensor(kept, device=text.device)[:, None]
     pooled = keyframe.pooled
     if pooled is not None and told.pooled is not None:

@@ -78,10 +78,11 @@ class WarmModels:
                 `fresco.adapters.Adapters`. What was warm before stays usable.
         """
         wanted = _Wanted(spec, self.dtype)
+        self._undress()
         for key, (read, path) in wanted.parts.items():
             kept = self._kept.pop(key, None)
             if kept is None:
-                self._make_room(weights.size(path), wanted)
+                self._make_room(loading.size(path, self.dtype), wanted)
                 kept = _Kept(read())
                 kept.to(self.device, self.dtype)
             self._kept[key] = kept
@@ -97,7 +98,7 @@ class WarmModels:
     def _dressed(self, spec: ModelSpec, wanted: _Wanted, halves: int) -> Ready:
         base = self._kept[wanted.base].part
         model: Model = base.model
-        model.vae = self._kept[wanted.vae].part if wanted.vae else base.vae
+        model.with_vae(self._kept[wanted.vae].part if wanted.vae else base.vae)
         model.scheduler = samplers.sampler(spec.sampler, base.trained, spec.prediction)
         model.controlnets = [self._kept[key].part for key in wanted.controlnets]
         model.preview_vae = self._kept[wanted.preview].part if wanted.preview else None
@@ -111,6 +112,14 @@ class WarmModels:
         if self.size > self.budget:
             base.adapters.drop_idle_loras(spec.loras)
         return Ready(model, added)
+
+    def _undress(self) -> None:
+        """Take off what lies beside the base models, so that what is dropped is gone."""
+        for kept in self._kept.values():
+            if isinstance(kept.part, _Base):
+                model = kept.part.model
+                model.vae, model.controlnets = kept.part.vae, []
+                model.preview_vae = model.image_encoder = None
 
     def _make_room(self, coming: int, wanted: _Wanted) -> None:
         """Drop what was not used for longest and is not wanted, until `coming` bytes fit."""
@@ -171,7 +180,12 @@ class _Wanted:
             return _Base(*loading.read_base(base, dtype, spec.config))
 
         self.base = self._add(f"base|{spec.config}", base, read)
-        self.vae = self._add_read("vae", spec.vae, dtype, loading.read_vae)
+        family = loading.family_of(base, spec.config)
+
+        def read_vae(path: Path, dtype: torch.dtype) -> Any:
+            return loading.read_vae(path, dtype, family)
+
+        self.vae = self._add_read(f"vae of {family.name}", spec.vae, dtype, read_vae)
         self.controlnets = [
             self._add_read("controlnet", ref, dtype, loading.read_controlnet)
             for ref in spec.controlnets

@@ -7,6 +7,7 @@ in what is built on it, ever asks the network.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -16,12 +17,12 @@ from typing import Any
 
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fresco.errors import InvalidInput, MissingWeights
+from fresco.errors import FrescoError, InvalidInput, MissingWeights
 from fresco.memory import is_out_of_memory
 from fresco.quiet import quietly
 
@@ -39,20 +40,31 @@ def find(ref: str | Path) -> Path:
         MissingWeights: it is not on this machine; the message names the command that brings it.
     """
     path = Path(ref).expanduser()
-    if path.exists():
+    if str(ref).strip() and _exists(path):
         return path
+    if not str(ref).strip():
+        raise MissingWeights("a model's name is empty; give a path, or a hub id as owner/name.")
     hub = _HUB_ID.fullmatch(str(ref))
     meant_as_file = path.is_absolute() or path.suffix in (SAFE, *PICKLES)
     if hub is None or (meant_as_file and not hub["file"]):
         raise MissingWeights(f"there is no file or folder {ref}; check the path.")
     try:
         folder = Path(snapshot_download(hub["repository"], local_files_only=True))
+    except HFValidationError as error:
+        raise MissingWeights(f"{ref} is neither a file nor a hub id: {error}") from error
     except LocalEntryNotFoundError:
         raise missing(str(ref)) from None
     found = folder / (hub["file"] or "")
     if not found.exists():
         raise missing(str(ref))
     return found
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that no file system takes
+        return False
 
 
 def missing(name: str) -> MissingWeights:
@@ -137,15 +149,19 @@ def damaged(file: Path, error: Exception) -> InvalidInput:
 def identity(path: Path) -> str:
     """A short word for a file or a folder of weights as it is now; another when it changes."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    stats = [(file, file.stat()) for file in files if file.is_file()]
-    said = "|".join(f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}" for file, stat in stats)
-    return sha256(f"{path}|{said}".encode()).hexdigest()[:12]
+    matters = [file for file in files if file.suffix in (SAFE, ".json", ".txt")]
+    stats = [(file.resolve(), file.stat()) for file in matters]
+    said = "|".join(f"{file}:{stat.st_size}:{stat.st_mtime_ns}" for file, stat in stats)
+    return sha256(f"{path.resolve()}|{said}".encode()).hexdigest()[:12]
 
 
-def size(path: Path) -> int:
-    """Bytes of a file, or of the safetensors files in a folder."""
-    files = path.rglob(f"*{SAFE}") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files)
+def count(file: Path) -> int:
+    """How many numbers a safetensors file holds.
+
+    Raises:
+        InvalidInput: the file is damaged.
+    """
+    return sum(math.prod(shape) for shape in shapes(file).values())
 
 
 def config(folder: Path, name: str = "config.json") -> dict[str, Any]:
@@ -156,7 +172,7 @@ def config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     """
     file = folder / name
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        read = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InvalidInput(
             f"{folder} has no {name}, so it is no model in diffusers' layout; "
@@ -164,6 +180,9 @@ def config(folder: Path, name: str = "config.json") -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise damaged(file, error) from error
+    if not isinstance(read, dict):
+        raise damaged(file, TypeError("it is no table"))
+    return read  # pyright: ignore[reportUnknownVariableType]
 
 
 def what_is(names: Mapping[str, Any]) -> str:
@@ -195,6 +214,8 @@ def guarded(path: Path) -> Generator[None]:
     try:
         with quietly():
             yield
+    except FrescoError:
+        raise
     except (OSError, SafetensorError, SingleFileComponentError) as error:
         raise InvalidInput(f"{path} cannot be loaded: {_first_line(error)}") from error
     except (ValueError, KeyError, TypeError, NotImplementedError, RuntimeError) as error:
@@ -207,4 +228,7 @@ def guarded(path: Path) -> Generator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    """What a library says, without its headline and its advice to programmers."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.endswith(":")] or lines or [type(error).__name__]
+    return telling[0].split(" If you want to instead")[0][:300]

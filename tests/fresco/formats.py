@@ -15,7 +15,7 @@ from diffusers import (
     DDPMScheduler,
     UNet2DConditionModel,
 )
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
     CLIPTextConfig,
@@ -78,7 +78,9 @@ def write_folder(folder: Path, xl: bool = False, **changes: Any) -> Path:
     if xl:
         unet = tiny.xl_unet()
         shutil.copytree(folder / "tokenizer", folder / "tokenizer_2")
-        second = CLIPTextModelWithProjection(text_config(words, tiny.TEXT_DIM, projection_dim=12))
+        second = CLIPTextModelWithProjection(
+            text_config(words, tiny.XL_TEXT_DIM, projection_dim=tiny.XL_TEXT_DIM)
+        )
         second.save_pretrained(folder / "text_encoder_2")
         parts |= {
             "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
@@ -102,22 +104,83 @@ def config_of(folder: Path, to: Path) -> Path:
 
 def write_checkpoint(folder: Path, file: Path, **extra: Tensor) -> Path:
     """The model of `folder` as one file with the original key names of Stable Diffusion 1.5."""
-    states = {
-        "unet": UNet2DConditionModel.from_pretrained(folder / "unet").state_dict(),
-        "vae": AutoencoderKL.from_pretrained(folder / "vae").state_dict(),
-        "text": CLIPTextModel.from_pretrained(folder / "text_encoder").state_dict(),
-    }
-    out = {f"model.diffusion_model.{unet_key(key)}": value for key, value in states["unet"].items()}
-    for key, value in states["vae"].items():
-        name = vae_key(key)
-        if ".mid.attn_1." in name and value.ndim == 2:
-            value = value[:, :, None, None]  # the original's are convolutions
-        out[f"first_stage_model.{name}"] = value
-    for key, value in states["text"].items():
-        name = key.removeprefix("text_model.")
-        out[f"cond_stage_model.transformer.text_model.{name}"] = value
+    text = CLIPTextModel.from_pretrained(folder / "text_encoder").state_dict()
+    names = {key: f"cond_stage_model.transformer.text_model.{_bare(key)}" for key in text}
+    out = unet_and_vae(folder) | {names[key]: value for key, value in text.items()}
     out["betas"] = torch.linspace(0, 1, 1000)  # checkpoints carry what nobody loads
-    save_file({key: value.contiguous().clone() for key, value in (out | extra).items()}, file)
+    return _write(out | extra, file)
+
+
+def write_open_clip_checkpoint(folder: Path, file: Path) -> Path:
+    """The same with Stable Diffusion 2's names for the text encoder."""
+    text = CLIPTextModel.from_pretrained(folder / "text_encoder").state_dict()
+    return _write(unet_and_vae(folder) | open_clip("cond_stage_model.model.", text), file)
+
+
+def write_xl_checkpoint(folder: Path, file: Path, **extra: Tensor) -> Path:
+    """The model of an SDXL `folder` as one file with the original key names."""
+    first = CLIPTextModel.from_pretrained(folder / "text_encoder").state_dict()
+    prefix = "conditioner.embedders.0.transformer.text_model."
+    out = unet_and_vae(folder) | {prefix + _bare(key): value for key, value in first.items()}
+    second = CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2").state_dict()
+    return _write(out | open_clip("conditioner.embedders.1.model.", second) | extra, file)
+
+
+def unet_and_vae(folder: Path) -> dict[str, Tensor]:
+    """U-Net and VAE under their original names."""
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+    levels = len(unet.up_blocks)
+    out = {
+        f"model.diffusion_model.{unet_key(key, levels)}": value
+        for key, value in unet.state_dict().items()
+    }
+    for key, value in AutoencoderKL.from_pretrained(folder / "vae").state_dict().items():
+        name = vae_key(key)
+        # The original's attention layers are convolutions.
+        conv = ".mid.attn_1." in name and value.ndim == 2
+        out[f"first_stage_model.{name}"] = value[:, :, None, None] if conv else value
+    return out
+
+
+def open_clip(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A CLIP text encoder under open_clip's names, which holds queries, keys and values in one."""
+    out: dict[str, Tensor] = {}
+    together: dict[str, dict[str, Tensor]] = {}
+    plain = {
+        "text_projection.weight": "text_projection",
+        "embeddings.position_embedding.weight": "positional_embedding",
+        "embeddings.token_embedding.weight": "token_embedding.weight",
+        "final_layer_norm.weight": "ln_final.weight",
+        "final_layer_norm.bias": "ln_final.bias",
+    }
+    inner = (
+        ("self_attn.out_proj", "attn.out_proj"),
+        ("layer_norm1", "ln_1"),
+        ("layer_norm2", "ln_2"),
+        ("mlp.fc1", "mlp.c_fc"),
+        ("mlp.fc2", "mlp.c_proj"),
+    )
+    for key, value in state.items():
+        name = _bare(key)
+        if name in plain:
+            out[prefix + plain[name]] = value.T if name.startswith("text_projection") else value
+        elif match := re.match(r"encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(.*)", name):
+            block = f"{prefix}transformer.resblocks.{match[1]}.attn.in_proj_{match[3]}"
+            together.setdefault(block, {})[match[2]] = value
+        elif match := re.match(r"encoder\.layers\.(\d+)\.(.*)", name):
+            rest = match[2]
+            for ours, theirs in inner:
+                rest = rest.replace(ours, theirs)
+            out[f"{prefix}transformer.resblocks.{match[1]}.{rest}"] = value
+    return out | {name: torch.cat([p[x] for x in "qkv"]) for name, p in together.items()}
+
+
+def _bare(key: str) -> str:
+    return key.removeprefix("text_model.")
+
+
+def _write(out: dict[str, Tensor], file: Path) -> Path:
+    save_file({key: value.contiguous().clone() for key, value in out.items()}, file)
     return file
 
 
@@ -134,11 +197,13 @@ def write_full_size(folder: Path) -> None:
         torch.set_default_dtype(torch.float32)
 
 
-def unet_key(key: str) -> str:
+def unet_key(key: str, levels: int = 4) -> str:
     """A key of diffusers' UNet2DConditionModel with two layers per block → the original one."""
     for pattern, new in (
         (r"^time_embedding\.linear_1\.", "time_embed.0."),
         (r"^time_embedding\.linear_2\.", "time_embed.2."),
+        (r"^add_embedding\.linear_1\.", "label_emb.0.0."),
+        (r"^add_embedding\.linear_2\.", "label_emb.0.2."),
         (r"^conv_in\.", "input_blocks.0.0."),
         (r"^conv_norm_out\.", "out.0."),
         (r"^conv_out\.", "out.2."),
@@ -157,7 +222,7 @@ def unet_key(key: str) -> str:
         block, kind, layer, rest = int(match[1]), match[2], int(match[3]), match[4]
         if kind == "upsamplers":
             # Behind the resnet and, where there is one, the attention of the block's last place.
-            key = f"output_blocks.{3 * block + 2}.{1 if block == 0 else 2}.{rest}"
+            key = f"output_blocks.{3 * block + 2}.{1 if block == 0 and levels == 4 else 2}.{rest}"
         else:
             key = f"output_blocks.{3 * block + layer}.{int(kind == 'attentions')}.{rest}"
     return _resnet(
@@ -224,16 +289,27 @@ def write_diffusers_lora(file: Path, unet: Any, rank: int = 2, seed: int = 3) ->
 
 
 def write_kohya_lora(
-    file: Path, unet: Any, text: Any, rank: int = 2, alpha: float = 1.0, seed: int = 4
+    file: Path,
+    unet: Any,
+    text: Any,
+    rank: int = 2,
+    alpha: float = 1.0,
+    seed: int = 4,
+    vary: bool = False,
 ) -> Path:
-    """A LoRA as kohya's scripts write them, with alphas, for U-Net and text encoder."""
+    """A LoRA as kohya's scripts write them, with alphas, for U-Net and text encoder.
+
+    vary: layers differ in rank and alpha, as those of a resized LoRA do
+    """
     generator = torch.Generator().manual_seed(seed)
     out: dict[str, Tensor] = {}
 
     def add(name: str, weight: Tensor) -> None:
-        out[f"{name}.lora_down.weight"] = torch.randn(rank, weight.shape[1], generator=generator)
-        out[f"{name}.lora_up.weight"] = torch.randn(weight.shape[0], rank, generator=generator)
-        out[f"{name}.alpha"] = torch.tensor(alpha)
+        place = len(out) // 3 if vary else 0
+        own = rank + place % 3
+        out[f"{name}.lora_down.weight"] = torch.randn(own, weight.shape[1], generator=generator)
+        out[f"{name}.lora_up.weight"] = torch.randn(weight.shape[0], own, generator=generator)
+        out[f"{name}.alpha"] = torch.tensor(alpha * (1 + place % 2))
 
     for name, layer in unet.named_modules():
         if re.search(r"attn[12]\.(to_q|to_k|to_v|to_out\.0)$", name):
@@ -268,6 +344,40 @@ def write_ip_adapter(file: Path, unet: Any, image_dim: int = 6, seed: int = 5) -
         out[f"ip_adapter.{2 * place + 1}.to_k_ip.weight"] = random(size, width)
         out[f"ip_adapter.{2 * place + 1}.to_v_ip.weight"] = random(size, width)
     save_file(out, file)
+    return file
+
+
+def write_ip_adapter_plus(file: Path, unet: Any, hidden: int = 8, seed: int = 6) -> Path:
+    """A *plus* adapter: it reads the image encoder's patches through a resampler."""
+    generator = torch.Generator().manual_seed(seed)
+    width, inner, heads, queries = unet.config.cross_attention_dim, 64, 1, 4
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator) * 0.2
+
+    out = {
+        "latents": random(1, queries, inner),
+        "proj_in.weight": random(inner, hidden),
+        "proj_in.bias": random(inner),
+        "proj_out.weight": random(width, inner),
+        "proj_out.bias": random(width),
+        "norm_out.weight": random(width),
+        "norm_out.bias": random(width),
+    }
+    head = heads * 64
+    for layer in (f"layers.{number}" for number in range(4)):
+        for name in ("0.norm1", "0.norm2", "1.0"):
+            out |= {f"{layer}.{name}.weight": random(inner), f"{layer}.{name}.bias": random(inner)}
+        out |= {
+            f"{layer}.0.to_q.weight": random(head, inner),
+            f"{layer}.0.to_kv.weight": random(2 * head, inner),
+            f"{layer}.0.to_out.weight": random(inner, head),
+            f"{layer}.1.1.weight": random(4 * inner, inner),
+            f"{layer}.1.3.weight": random(inner, 4 * inner),
+        }
+    plain = load_file(write_ip_adapter(file, unet, seed=seed))
+    attention = {key: value for key, value in plain.items() if key.startswith("ip_adapter.")}
+    save_file(attention | {f"image_proj.{key}": value for key, value in out.items()}, file)
     return file
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 from pathlib import Path
@@ -102,6 +103,84 @@ def test_a_kohya_lora_does_what_its_definition_says(
     torch.testing.assert_close(restyled(model), restyled(other), atol=1e-4, rtol=0)
 
 
+def test_a_resized_lora_has_a_rank_and_an_alpha_for_each_layer(
+    folder: Path, model: Model, adapters: Adapters, tmp_path: Path
+) -> None:
+    file = formats.write_kohya_lora(
+        tmp_path / "resized.safetensors", model.unet, model.text_encoder, alpha=1.0, vary=True
+    )
+    adapters.wear([Lora(file, 0.3)])
+    other = merged(load(folder, device=CPU), file, 0.3)
+    text = embed(other, ["ab"]).tokens
+    torch.testing.assert_close(embed(model, ["ab"]).tokens, text, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(restyled(model), restyled(other), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("told", "factor"),
+    [
+        ({"unet.lora_alpha": 8}, 4.0),
+        ({"unet.lora_alpha": 8, "unet.use_rslora": True}, 8 / 2**0.5),
+        ({"unet.lora_alpha": 8, "unet.alpha_pattern": {"to_q": 2, "to_k": 2}}, None),
+    ],
+)
+def test_the_alpha_in_a_files_metadata_counts(
+    model: Model, adapters: Adapters, tmp_path: Path, told: dict[str, Any], factor: float | None
+) -> None:
+    """Against diffusers' own reading of the file."""
+    file = formats.write_diffusers_lora(tmp_path / "x.safetensors", model.unet)
+    config = {"unet.r": 2, "unet.target_modules": ["to_q", "to_k", "to_v", "to_out.0"], **told}
+    notes = {"format": "pt", "lora_adapter_metadata": json.dumps(config)}
+    save_file(load_file(file), file, metadata=notes)
+    adapters.wear([Lora(file, 0.05)])
+    (name,) = adapters.loras
+    layer = model.unet.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn1.to_v")
+    plain = load_file(file)[
+        "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_v.lora_B.weight"
+    ]
+    wanted = 4.0 if factor is None else factor
+    torch.testing.assert_close(layer.lora_B[name].weight, plain * wanted)
+    if factor is None:
+        query = model.unet.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn1.to_q")
+        key = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_B.weight"
+        torch.testing.assert_close(query.lora_B[name].weight, load_file(file)[key])
+
+
+@pytest.mark.parametrize("prefix", ["base_model.model.", ""])
+def test_loras_that_do_not_name_the_unet(
+    model: Model, adapters: Adapters, tmp_path: Path, prefix: str
+) -> None:
+    file = formats.write_diffusers_lora(tmp_path / "x.safetensors", model.unet)
+    adapters.wear([Lora(file, 0.5)])
+    expected = restyled(model)
+    adapters.wear([])
+    other = {prefix + name.removeprefix("unet."): t for name, t in load_file(file).items()}
+    save_file(other, tmp_path / "other.safetensors")
+    adapters.wear([Lora(tmp_path / "other.safetensors", 0.5)])
+    torch.testing.assert_close(restyled(model), expected)
+
+
+def test_an_sdxl_lora_reaches_both_text_encoders(tmp_path: Path) -> None:
+    model = load(formats.write_folder(tmp_path / "xl", xl=True), device=CPU)
+    adapters = Adapters(model)
+    parts = {}
+    for number, (_, encoder) in enumerate(model.text_parts, start=1):
+        own = formats.write_kohya_lora(
+            tmp_path / f"{number}.safetensors", torch.nn.Module(), encoder
+        )
+        parts |= {k.replace("lora_te_", f"lora_te{number}_"): t for k, t in load_file(own).items()}
+    save_file(parts, tmp_path / "both.safetensors")
+    plain = embed(model, ["ab"])
+    adapters.wear([Lora(tmp_path / "both.safetensors", 0.5)])
+    changed = embed(model, ["ab"])
+    width = tiny.TEXT_DIM
+    assert not torch.allclose(changed.tokens[..., :width], plain.tokens[..., :width], atol=1e-3)
+    assert not torch.allclose(changed.tokens[..., width:], plain.tokens[..., width:], atol=1e-3)
+    assert restyled(model).isfinite().all()
+    adapters.wear([])
+    assert torch.equal(embed(model, ["ab"]).tokens, plain.tokens)
+
+
 def test_several_loras_add_up_and_come_off_again(
     folder: Path, model: Model, adapters: Adapters, tmp_path: Path
 ) -> None:
@@ -188,6 +267,13 @@ def test_what_is_no_lora_is_refused(model: Model, adapters: Adapters, tmp_path: 
     save_file({"a.hada_w1_a": torch.zeros(2, 2)}, tmp_path / "loha.safetensors")
     with pytest.raises(UnsupportedModel, match="LyCORIS"):
         adapters.wear([Lora(tmp_path / "loha.safetensors")])
+    save_file({"a.dora_scale": torch.zeros(2, 2)}, tmp_path / "dora.safetensors")
+    with pytest.raises(UnsupportedModel, match="DoRA"):
+        adapters.wear([Lora(tmp_path / "dora.safetensors")])
+    stray = {"lora_unet_x.alpha": torch.tensor(1.0), "lora_unet_y.lora_up.weight": torch.ones(1, 1)}
+    save_file(stray, tmp_path / "stray.safetensors")
+    with pytest.raises(InvalidInput, match="not the weights that it scales"):
+        adapters.wear([Lora(tmp_path / "stray.safetensors")])
     inversion = formats.write_inversion(tmp_path / "word.safetensors")
     with pytest.raises(InvalidInput, match=r"word\.safetensors \(textual inversion\) is no LoRA"):
         adapters.wear([Lora(inversion)])
@@ -197,6 +283,8 @@ def test_what_is_no_lora_is_refused(model: Model, adapters: Adapters, tmp_path: 
     with pytest.raises(MissingWeights, match="download some/lora"):
         adapters.wear([Lora("some/lora")])
     file = formats.write_diffusers_lora(tmp_path / "x.safetensors", model.unet)
+    with pytest.raises(InvalidInput, match="use a number"):
+        adapters.wear([Lora(file, float("nan"))])
     with pytest.raises(InvalidInput, match="listed twice"):
         adapters.wear([Lora(file), Lora(file, 0.2)])
 
@@ -230,18 +318,54 @@ def test_a_textual_inversion_gives_its_word_a_meaning(
 def test_a_word_of_several_vectors_takes_as_many_places(
     model: Model, adapters: Adapters, tmp_path: Path
 ) -> None:
-    """As long as it is written with its hidden words one after the other."""
-    adapters.learn([Inversion(formats.write_inversion(tmp_path / "zap.safetensors", 3))])
-    once = embed(model, ["zap"]).tokens
-    spelt = embed(model, ["zap_1 zap_2"]).tokens
-    assert once.shape == spelt.shape
-    ids = model.tokenizer("zap").input_ids
-    table = model.text_encoder.get_input_embeddings().weight
-    start = ids[1]
-    full = torch.tensor([[ids[0], start, start + 1, start + 2, *[ids[-1]] * 12]])
-    expected = model.text_encoder(full)[0]
-    assert table.shape[0] == start + 3
-    torch.testing.assert_close(once, expected)
+    file = formats.write_inversion(tmp_path / "zap.safetensors", 3)
+    count = model.text_encoder.get_input_embeddings().num_embeddings
+    adapters.learn([Inversion(file)])
+    ids = model.tokenizer("a").input_ids
+    full = torch.tensor([[ids[0], count, count + 1, count + 2, *[ids[-1]] * 12]])
+    torch.testing.assert_close(embed(model, ["zap"]).tokens, model.text_encoder(full)[0])
+
+
+def test_words_that_look_like_each_others_parts(
+    model: Model, adapters: Adapters, tmp_path: Path
+) -> None:
+    one = formats.write_inversion(tmp_path / "style.safetensors", 1)
+    two = formats.write_inversion(tmp_path / "style_1.safetensors", 2)
+    alone: dict[str, Tensor] = {}
+    for file in (one, two):
+        adapters.learn([Inversion(file)])
+        alone[file.stem] = embed(model, [file.stem]).tokens
+    for order in ((one, two), (two, one)):
+        adapters.learn([Inversion(file) for file in order])
+        for word, expected in alone.items():
+            torch.testing.assert_close(embed(model, [word]).tokens, expected)
+
+
+def test_a_file_that_names_its_word(model: Model, adapters: Adapters, tmp_path: Path) -> None:
+    file = formats.write_inversion(tmp_path / "learned_embeds.safetensors", 1, key="<cat-toy>")
+    plain = embed(model, ["<cat-toy>"]).tokens
+    adapters.learn([Inversion(file)])
+    assert not torch.allclose(embed(model, ["<cat-toy>"]).tokens, plain, atol=1e-3)
+
+
+def test_an_sdxl_inversion_reaches_both_encoders_and_the_pooled_text(tmp_path: Path) -> None:
+    model = load(formats.write_folder(tmp_path / "xl", xl=True), device=CPU)
+    adapters = Adapters(model)
+    torch.manual_seed(1)
+    tables = {"clip_l": torch.randn(2, tiny.TEXT_DIM), "clip_g": torch.randn(2, tiny.XL_TEXT_DIM)}
+    save_file(tables, tmp_path / "zap.safetensors")
+    adapters.learn([Inversion(tmp_path / "zap.safetensors")])
+    known = embed(model, ["zap"])
+    tables["clip_g"][1] += 1  # only the second vector of the second encoder
+    save_file(tables, tmp_path / "zap.safetensors")
+    adapters.learn([Inversion(tmp_path / "zap.safetensors")])
+    other = embed(model, ["zap"])
+    width = tiny.TEXT_DIM
+    torch.testing.assert_close(other.tokens[..., :width], known.tokens[..., :width])
+    assert not torch.allclose(other.tokens[..., width:], known.tokens[..., width:], atol=1e-3)
+    assert other.pooled is not None
+    assert known.pooled is not None
+    assert not torch.equal(other.pooled, known.pooled)
 
 
 def test_inversions_that_do_not_fit_are_refused(
@@ -258,7 +382,7 @@ def test_inversions_that_do_not_fit_are_refused(
     with pytest.raises(UnsupportedModel, match="expected one embedding"):
         adapters.learn([Inversion(tmp_path / "xl.safetensors")])
     good = formats.write_inversion(tmp_path / "good.safetensors")
-    with pytest.raises(InvalidInput, match=r"good\.safetensors"):
+    with pytest.raises(InvalidInput, match=r"good\.safetensors: 'a' is a word"):
         adapters.learn([Inversion(good, word="a")])  # a word that the tokenizer has
     adapters.learn([])
     assert torch.equal(embed(model, ["narrow"]).tokens, before)
@@ -293,6 +417,31 @@ def test_an_ip_adapter_passes_on_its_pictures(
     torch.testing.assert_close(restyled(seeing), plain, atol=1e-5, rtol=0)
 
 
+def test_a_plus_adapter_sees_the_encoders_patches(
+    seeing: Model, adapters: Adapters, tmp_path: Path
+) -> None:
+    plain = restyled(seeing)
+    file = formats.write_ip_adapter_plus(tmp_path / "plus.safetensors", seeing.unet)
+    one, other = torch.rand(2, 3, 20, 20, generator=torch.Generator().manual_seed(1))
+    images = [
+        restyled(seeing, added=adapters.look([IPAdapter(file, [picture])], 2))
+        for picture in (one, other)
+    ]
+    assert not torch.allclose(images[0], plain, atol=1e-3)
+    assert not torch.allclose(images[0], images[1], atol=1e-4)
+    adapters.look([], 2)
+    torch.testing.assert_close(restyled(seeing), plain, atol=1e-5, rtol=0)
+
+
+def test_embeddings_for_other_guidance_are_refused(
+    seeing: Model, adapters: Adapters, tmp_path: Path
+) -> None:
+    file = formats.write_ip_adapter(tmp_path / "ip.safetensors", seeing.unet)
+    added = adapters.look([IPAdapter(file, [torch.rand(3, 20, 20)])], 1)
+    with pytest.raises(InvalidInput, match=r"rows; guidance of 7\.5 needs 2"):
+        restyled(seeing, added=added)
+
+
 def test_an_ip_adapter_works_beside_a_lora(
     seeing: Model, adapters: Adapters, tmp_path: Path
 ) -> None:
@@ -320,6 +469,12 @@ def test_ip_adapters_that_cannot_work_are_refused(
     )
     with pytest.raises(InvalidInput, match="no picture"):
         adapters.look([IPAdapter(file, [])], 2)
+    for picture in (torch.rand(4, 20, 20), torch.rand(20, 20, 3), 255 * torch.rand(3, 9, 9)):
+        with pytest.raises(InvalidInput, match="picture for an IP-Adapter"):
+            adapters.look([IPAdapter(file, [picture])], 2)
+    wide = formats.write_ip_adapter(tmp_path / "wide.safetensors", model.unet, image_dim=9)
+    with pytest.raises(UnsupportedModel, match=r"wide\.safetensors reads .* 9 wide"):
+        adapters.look([IPAdapter(file, [torch.rand(3, 9, 9)]), IPAdapter(wide, [])], 2)
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(InvalidInput, match="is no IP-Adapter"):
         adapters.look([IPAdapter(tmp_path / "x.safetensors", [torch.rand(3, 20, 20)])], 2)

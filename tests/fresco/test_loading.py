@@ -128,6 +128,7 @@ def test_a_full_size_checkpoint_is_told_to_be_stable_diffusion_15() -> None:
         ({first: (320, 9, 3, 3), key: (320, 768)}, "9 channels"),
         ({**four, xl_key: (768, 1280)}, "refiner"),
         ({"double_blocks.0.img_attn.proj.weight": (1, 1)}, "transformer"),
+        ({"down_blocks.0.attentions.0.proj_in.weight": (1, 1)}, "no model that is known"),
         ({"lora_unet_down_blocks_0.lora_down.weight": (1, 1)}, "is a LoRA"),
         ({"control_model.time_embed.0.weight": (1, 1)}, "is a ControlNet"),
         ({"emb_params": (1, 768)}, "is a textual inversion"),
@@ -136,6 +137,83 @@ def test_a_full_size_checkpoint_is_told_to_be_stable_diffusion_15() -> None:
     ):
         with pytest.raises(UnsupportedModel, match=reason):
             families.of_checkpoint("x", shapes)
+
+
+def test_a_checkpoint_with_the_oldest_names_of_the_text_encoder(
+    folder: Path, config: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    prefix = "cond_stage_model.transformer."
+    old = {k.replace(f"{prefix}text_model.", prefix): v for k, v in load_file(checkpoint).items()}
+    save_file(old, tmp_path / "old.safetensors")
+    read = load(tmp_path / "old.safetensors", config=config, device=CPU)
+    assert same(states(read), states(load(folder, device=CPU)))
+
+
+def test_a_checkpoint_with_averaged_weights_beside_the_others(
+    folder: Path, config: Path, tmp_path: Path
+) -> None:
+    extra = {
+        "model_ema.decay": torch.tensor(0.9),
+        "model_ema.diffusion_modelout2bias": torch.ones(4),
+    }
+    file = formats.write_checkpoint(folder, tmp_path / "x.safetensors", **extra)
+    assert same(states(load(file, config=config, device=CPU)), states(load(folder, device=CPU)))
+
+
+def test_a_half_precision_checkpoint(folder: Path, config: Path, tmp_path: Path) -> None:
+    file = formats.write_checkpoint(folder, tmp_path / "x.safetensors")
+    save_file({key: value.half() for key, value in load_file(file).items()}, file)
+    model = load(file, config=config, device=CPU, dtype=torch.float32)
+    expected = states(load(folder, device=CPU))
+    assert all(
+        torch.equal(value, expected[key].half().float()) for key, value in states(model).items()
+    )
+
+
+def test_a_checkpoint_with_stable_diffusion_2s_text_encoder(
+    folder: Path, config: Path, tmp_path: Path
+) -> None:
+    file = formats.write_open_clip_checkpoint(folder, tmp_path / "x.safetensors")
+    read = load(file, config=config, device=CPU)
+    assert same(states(read), states(load(folder, device=CPU)))
+
+
+def test_an_sdxl_checkpoint_gives_the_same_model_as_its_folder(tmp_path: Path) -> None:
+    folder = formats.write_folder(tmp_path / "xl", xl=True)
+    config = formats.config_of(folder, tmp_path / "config")
+    file = formats.write_xl_checkpoint(folder, tmp_path / "xl.safetensors")
+    a, b = load(folder, device=CPU), load(file, config=config, device=CPU)
+    assert same(states(a), states(b))
+    assert same(a.text_encoder_2.state_dict(), b.text_encoder_2.state_dict())
+    assert a.zero_empty
+    assert b.zero_empty
+    torch.testing.assert_close(restyled(a), restyled(b), atol=1e-5, rtol=0)
+    other_noise = formats.write_xl_checkpoint(
+        folder, tmp_path / "edm.safetensors", edm_mean=torch.zeros(4)
+    )
+    with pytest.raises(UnsupportedModel, match="EDM"):
+        load(other_noise, device=CPU)
+
+
+def test_sharded_weights(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "folder"
+    shutil.copytree(folder, copy)
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+    (copy / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    unet.save_pretrained(copy / "unet", max_shard_size="100KB")
+    assert len(list((copy / "unet").glob("*.safetensors"))) > 1
+    assert same(states(load(copy, device=CPU)), states(load(folder, device=CPU)))
+    assert loading.size(copy, torch.float32) == loading.size(folder, torch.float32)
+    next((copy / "unet").glob("*00001-of*")).unlink()
+    with pytest.raises(InvalidInput, match="unet"):
+        load(copy, device=CPU)
+
+
+def test_the_size_is_what_is_read(folder: Path, config: Path, checkpoint: Path) -> None:
+    model = load(folder, device=CPU)
+    numbers = sum(value.numel() for value in states(model).values())
+    assert loading.size(folder, torch.float16) == 2 * numbers
+    assert loading.size(checkpoint, torch.float32) == 4 * (numbers + 1000)  # its betas, unused
 
 
 @pytest.mark.parametrize(
@@ -176,9 +254,9 @@ def test_an_incomplete_checkpoint_is_refused(
 ) -> None:
     whole = load_file(checkpoint)
     for lost, what in (
-        ("model.diffusion_model.out.2.weight", "lacks|cannot be loaded"),
-        ("first_stage_model.decoder.conv_out.bias", "lacks|cannot be loaded"),
-        ("cond_stage_model.transformer.text_model.final_layer_norm.weight", "lacks|cannot be"),
+        ("model.diffusion_model.out.2.weight", "conv_out|meta"),
+        ("first_stage_model.decoder.conv_out.bias", "conv_out|meta"),
+        ("cond_stage_model.transformer.text_model.final_layer_norm.weight", "lacks 1 weights"),
     ):
         file = tmp_path / "incomplete.safetensors"
         save_file({key: value for key, value in whole.items() if key != lost}, file)
@@ -226,6 +304,10 @@ def test_an_incomplete_folder_is_refused(folder: Path, tmp_path: Path) -> None:
         save_file(whole, file, metadata={"format": "pt"})
     (copy / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(InvalidInput, match="incomplete"):
+        load(copy, device=CPU)
+    shutil.copytree(folder / "vae", copy / "vae", dirs_exist_ok=True)
+    (copy / "tokenizer" / "vocab.json").write_text("[]")
+    with pytest.raises(InvalidInput, match="tokenizer cannot be read"):
         load(copy, device=CPU)
     shutil.rmtree(copy / "tokenizer")
     with pytest.raises(InvalidInput, match="tokenizer"):
@@ -275,7 +357,12 @@ def test_a_folder_cannot_name_other_classes(folder: Path, tmp_path: Path) -> Non
         ({"_class_name": "FluxPipeline"}, "decoder of a U-Net"),
         ({"_class_name": "StableDiffusion3Pipeline"}, "decoder of a U-Net"),
         (
-            {"_class_name": "StableDiffusionXLImg2ImgPipeline", "text_encoder": [None, None]},
+            {
+                "_class_name": "StableDiffusionXLImg2ImgPipeline",
+                "unet": ["diffusers", "UNet2DConditionModel"],
+                "text_encoder": [None, None],
+                "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+            },
             "refiner",
         ),
     ],
@@ -288,6 +375,40 @@ def test_other_kinds_of_models_are_refused_with_the_reason(
     (copy / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(UnsupportedModel, match=reason):
         load(copy, device=CPU)
+
+
+def test_damaged_settings_are_refused(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "folder"
+    for file, text, error, reason in (
+        ("model_index.json", "[]", InvalidInput, "no table"),
+        ("unet/config.json", "{", InvalidInput, "damaged"),
+        ("scheduler/scheduler_config.json", "{}", UnsupportedModel, "noise schedule"),
+        ("scheduler/scheduler_config.json", '{"beta_schedule": "x"}', InvalidInput, "cannot be"),
+        (
+            "scheduler/scheduler_config.json",
+            '{"_class_name": "FlowMatchEulerDiscreteScheduler", "beta_schedule": "linear"}',
+            UnsupportedModel,
+            "FlowMatch",
+        ),
+    ):
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(folder, copy)
+        (copy / file).write_text(text)
+        with pytest.raises(error, match=reason):
+            load(copy, device=CPU)
+
+
+def test_settings_that_cannot_be_are_refused(folder: Path) -> None:
+    with pytest.raises(InvalidInput, match="cannot predict 'foo'"):
+        load(folder, device=CPU, prediction="foo")
+    with pytest.raises(InvalidInput, match="clip skip is 0"):
+        load(folder, device=CPU, clip_skip=0)
+
+
+@pytest.mark.parametrize("name", ["", " ", "a/b--c", "a/.b", "x" * 5000, "a b/c d"])
+def test_names_that_are_none_are_refused(name: str) -> None:
+    with pytest.raises(MissingWeights):
+        load(name, device=CPU)
 
 
 def test_an_inpainting_model_is_refused(tmp_path: Path) -> None:
@@ -333,9 +454,7 @@ def test_a_hub_id_is_found_in_the_local_cache(
     assert same(vae.state_dict(), load(folder, device=CPU).vae.state_dict())
 
 
-def test_another_vae_from_a_folder_and_from_files(
-    folder: Path, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_another_vae_from_a_folder(folder: Path, tmp_path: Path) -> None:
     other = tiny.vae()
     with torch.no_grad():
         for parameter in other.parameters():
@@ -359,6 +478,9 @@ def test_a_vae_file_of_the_published_size_with_original_keys(tmp_path: Path) -> 
     save_file(out, tmp_path / "vae.safetensors")
     read = loading.read_vae(tmp_path / "vae.safetensors", torch.float16)
     assert same(read.state_dict(), vae.state_dict())
+    assert read.config.scaling_factor == 0.18215
+    xl = loading.read_vae(tmp_path / "vae.safetensors", torch.float16, families.SDXL)
+    assert xl.config.scaling_factor == 0.13025
     with pytest.raises(UnsupportedModel, match=r"\(VAE\) is no ControlNet"):
         loading.read_controlnet(tmp_path / "vae.safetensors", torch.float16)
 
@@ -395,6 +517,8 @@ def test_a_controlnet_file_is_told_by_its_keys() -> None:
     assert families.of_controlnet("x", {key: (320, 768)}) is families.SD15
     with pytest.raises(UnsupportedModel, match=r"x \(LoRA\) is no ControlNet"):
         families.of_controlnet("x", {"lora_unet_x.lora_up.weight": (1, 1)})
+    with pytest.raises(UnsupportedModel, match="several kinds of maps"):
+        families.of_controlnet("x", {key: (320, 768), "task_embedding": (6, 320)})
 
 
 def test_taesd_draws_the_previews(folder: Path, tmp_path: Path) -> None:

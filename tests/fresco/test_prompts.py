@@ -13,7 +13,7 @@ from fresco.errors import InvalidInput, UnsupportedModel
 from fresco.loading import load
 from fresco.models import Model
 from fresco.noise import GivenNoise
-from fresco.prompts import Text, embed, in_length
+from fresco.prompts import Text, _in_compels_words, alike, embed
 from fresco.request import Options, keyframes
 from fresco.request import embed as embed_request
 from fresco.schedule import Settings
@@ -95,6 +95,39 @@ def test_weights_stretch_words_from_the_empty_prompt(model: Model) -> None:
     torch.testing.assert_close(tokens(model, "a (b: 1.5) c"), weighted)
 
 
+@pytest.mark.parametrize(
+    ("written", "compels"),
+    [
+        (r"(a \(b\):1.2)", r"(a \(b\))1.2"),
+        ("((a:1.2), b:1.3)", "((a)1.2 , b)1.3"),
+        ("(a:1.)", "(a)1"),
+        ("(a:1.4)5", "(a)1.4 5"),
+        ("(a:.5)", "(a)0.5"),
+        ("(a 16:9)", "(a 16:9)"),
+        ("(a", "(a"),
+        ("a) b:1.2)", "a) b:1.2)"),
+        (r"a \(b:1.2\)", r"a \(b:1.2\)"),
+        ("(a)1.3 b++", "(a)1.3 b++"),
+    ],
+)
+def test_weights_behind_a_colon_are_compels(written: str, compels: str) -> None:
+    assert _in_compels_words(written).strip() == compels
+
+
+def test_nested_weights_multiply(model: Model) -> None:
+    plain, empty = tokens(model, "a b"), tokens(model, "")
+    weighted = tokens(model, "((a:1.2) b:1.5)")
+    torch.testing.assert_close(weighted[1], empty[1] + 1.8 * (plain[1] - empty[1]))
+    torch.testing.assert_close(weighted[2], empty[2] + 1.5 * (plain[2] - empty[2]))
+
+
+def test_weights_without_a_meaning_are_refused(model: Model) -> None:
+    with pytest.raises(InvalidInput, match="below 0"):
+        tokens(model, "(a:-0.5)")
+    with pytest.raises(InvalidInput, match="come to nothing"):
+        tokens(model, '("a", "b").blend(1, -1)')
+
+
 def test_escaped_brackets_are_words(model: Model) -> None:
     assert not torch.allclose(tokens(model, r"a \(b:1.5\)"), tokens(model, "a (b:1.5)"))
 
@@ -140,7 +173,7 @@ def test_keyframes_with_prompts_of_different_lengths_meet_in_one_batch(model: Mo
 
 def test_embeddings_of_another_model_do_not_fit(model: Model) -> None:
     with pytest.raises(InvalidInput, match="5 and 32 tokens meet"):
-        in_length(model, torch.zeros(2, 5, tiny.TEXT_DIM), 32)
+        alike(model, [torch.zeros(2, 5, tiny.TEXT_DIM), torch.zeros(2, 32, tiny.TEXT_DIM)])
 
 
 @pytest.mark.parametrize(
@@ -206,13 +239,23 @@ def test_sdxl_with_everything_off_is_diffusers_own(xl_folder: Path) -> None:
     torch.testing.assert_close(result.latents, expected, atol=1e-4, rtol=1e-4)
 
 
+def test_an_empty_negative_prompt_of_sdxl_stays_zero_beside_a_longer_one(xl_folder: Path) -> None:
+    model = load(xl_folder, device=CPU)
+    short = embed_request(model, ["a"], [""], 2).tokens
+    long = embed_request(model, [" ".join("abcdefghijklmnop")], [""], 2).tokens
+    padded, same = alike(model, [short, long])
+    assert padded.shape == same.shape
+    assert not padded[0].any()
+    torch.testing.assert_close(padded[1, 16:], embed(model, [""]).tokens[0])
+
+
 def test_sdxl_wants_pooled_embeddings(xl_folder: Path) -> None:
     model = load(xl_folder, device=CPU)
     frames = torch.rand(1, 3, 64, 64)
     settings = Settings.plain(steps=1)
-    bare = torch.zeros(2, 16, 2 * tiny.TEXT_DIM)
+    bare = torch.zeros(2, 16, tiny.TEXT_DIM + tiny.XL_TEXT_DIM)
     with pytest.raises(InvalidInput, match="pooled"):
         translate(frames, model, Options(settings=settings), prompt_embeds=bare)
-    whole = Text(bare, torch.zeros(2, 12))
+    whole = Text(bare, torch.zeros(2, tiny.XL_TEXT_DIM))
     images = translate(frames, model, Options(settings=settings), prompt_embeds=whole).images
     assert images.isfinite().all()

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fresco import loading
-from fresco.adapters import FreeU, Inversion, IPAdapter, Lora
+from fresco.adapters import Adapters, FreeU, Inversion, IPAdapter, Lora
 from fresco.errors import FrescoError, MissingWeights
 from fresco.loading import load
+from fresco.memory import Limits
 from fresco.models import Model
+from fresco.planner import forecast
 from fresco.request import Options
 from fresco.schedule import Settings
 from fresco.translate import translate
@@ -163,6 +169,106 @@ def test_room_is_made_before_a_model_is_read(
     assert held == [0]
 
 
+def test_room_is_made_of_what_a_job_before_had_beside_its_model(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        tiny.controlnet(tiny.unet(), seed=number).save_pretrained(tmp_path / f"net{number}")
+    warm = WarmModels(1, CPU)
+    gone = weakref.ref(
+        warm.get(ModelSpec(folder, controlnets=[tmp_path / "net0"])).model.controlnets[0]
+    )
+    alive: list[bool] = []
+    original = loading.read_controlnet
+
+    def look(*args: Any) -> Any:
+        gc.collect()
+        alive.append(gone() is not None)
+        return original(*args)
+
+    monkeypatch.setattr(loading, "read_controlnet", look)
+    warm.get(ModelSpec(folder, controlnets=[tmp_path / "net1"]))
+    assert alive == [False]
+
+
+def test_one_folder_under_two_names_is_one_model(
+    folder: Path, tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm = WarmModels(PLENTY, CPU)
+    warm.get(ModelSpec(folder))
+    monkeypatch.chdir(tmp_path)
+    warm.get(ModelSpec(Path("base")))
+    (folder / "README.md").write_text("Hello")
+    warm.get(ModelSpec(folder))
+    assert read == ["read_base"]
+
+
+def test_a_vae_of_sdxl_computes_in_single_precision_beside_a_half_precision_model(
+    tmp_path: Path,
+) -> None:
+    folder = formats.write_folder(tmp_path / "xl", xl=True)
+    tiny.vae(force_upcast=True).save_pretrained(tmp_path / "vae")
+    warm = WarmModels(PLENTY, CPU, torch.float16)
+    model = warm.get(ModelSpec(folder, vae=tmp_path / "vae")).model
+    assert (model.dtype, model.vae.dtype) == (torch.float16, torch.float32)
+
+
+def test_pictures_are_seen_after_a_job_that_put_networks_aside(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image encoder is brought to the model's device; shown by one that holds no numbers."""
+    adapter = formats.write_ip_adapter(tmp_path / "ip.safetensors", tiny.unet())
+    spec = ModelSpec(
+        folder,
+        ip_adapters=[IPAdapter(adapter, [torch.rand(3, 9, 9)])],
+        image_encoder=formats.write_image_encoder(tmp_path / "encoder"),
+    )
+    warm = WarmModels(PLENTY, CPU)
+    ready = warm.get(spec)
+    aside = Options(
+        settings=Settings.plain(steps=1), added=ready.added, limits=Limits(offload=True)
+    )
+    translate(torch.rand(1, 3, 64, 64), ready.model, aside, prompts="a")
+    again = warm.get(spec)
+    torch.testing.assert_close(again.added["image_embeds"][0], ready.added["image_embeds"][0])
+    moved: list[torch.device] = []
+    encoder = again.model.image_encoder
+    monkeypatch.setattr(type(encoder), "to", lambda _, place: moved.append(torch.device(place)))
+    again.model.place = torch.device("meta")
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        Adapters(again.model).look(spec.ip_adapters, 2)
+    assert moved == [torch.device("meta"), CPU]
+
+
+def test_everything_of_sdxl_at_once(tmp_path: Path) -> None:
+    folder = formats.write_folder(tmp_path / "xl", xl=True)
+    unet = tiny.xl_unet()
+    tiny.controlnet(unet).save_pretrained(tmp_path / "net")
+    spec = ModelSpec(
+        folder,
+        controlnets=[tmp_path / "net"],
+        loras=[Lora(formats.write_diffusers_lora(tmp_path / "l.safetensors", unet), 0.5)],
+        ip_adapters=[
+            IPAdapter(
+                formats.write_ip_adapter(tmp_path / "i.safetensors", unet), [torch.rand(3, 9, 9)]
+            )
+        ],
+        image_encoder=formats.write_image_encoder(tmp_path / "encoder"),
+    )
+    ready = WarmModels(PLENTY, CPU).get(spec)
+    frames = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    options = Options(settings=Settings(steps=2, iterations=1, smooth_at=()), added=ready.added)
+    controls = [torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(3))]
+
+    def run(scale: float) -> Tensor:
+        with_scale = replace(options, control_scales=[scale])
+        return translate(frames, ready.model, with_scale, prompts="ab", controls=controls).images
+
+    assert run(1.0).isfinite().all()
+    assert not torch.allclose(run(1.0), run(0.0), atol=1e-3)
+    assert forecast(ready.model, 64, 64, 3).peak > 0
+
+
 def test_a_job_larger_than_the_budget_still_runs(folder: Path) -> None:
     warm = WarmModels(1, CPU)
     assert restyled(warm.get(ModelSpec(folder)).model).isfinite().all()
@@ -201,10 +307,18 @@ def test_a_failed_job_leaves_the_next_one_as_it_should_be(folder: Path, tmp_path
     bad = formats.write_inversion(tmp_path / "bad.safetensors")
     unet = warm.get(ModelSpec(folder)).model.unet
     lora = formats.write_diffusers_lora(tmp_path / "l.safetensors", unet)
+    broken = formats.write_ip_adapter(tmp_path / "broken.safetensors", unet)
+    kept = {k: t for k, t in load_file(broken).items() if k != "ip_adapter.3.to_v_ip.weight"}
+    save_file(kept, broken)
     for spec in (
         ModelSpec(folder, loras=[Lora(lora), Lora(bad)]),
         ModelSpec(folder, loras=[Lora(lora)], inversions=[Inversion(lora)]),
         ModelSpec(folder, ip_adapters=[IPAdapter(lora, [torch.rand(3, 9, 9)])]),
+        ModelSpec(
+            folder,
+            ip_adapters=[IPAdapter(broken, [torch.rand(3, 9, 9)])],
+            image_encoder=formats.write_image_encoder(tmp_path / "encoder"),
+        ),
     ):
         with pytest.raises(FrescoError, match=r"safetensors|image encoder"):
             warm.get(spec)

@@ -15,6 +15,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from fresco.models import Model
 
 TEXT_DIM = 16
+#: Of SDXL's second text encoder.
+XL_TEXT_DIM = 24
 
 
 def unet(**changes: object) -> UNet2DConditionModel:
@@ -42,12 +44,12 @@ def xl_unet() -> UNet2DConditionModel:
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         transformer_layers_per_block=(1, 1, 2),
         attention_head_dim=(1, 2, 2),
-        cross_attention_dim=2 * TEXT_DIM,
+        cross_attention_dim=TEXT_DIM + XL_TEXT_DIM,
         norm_num_groups=4,
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=4,
-        projection_class_embeddings_input_dim=12 + 6 * 4,
+        projection_class_embeddings_input_dim=XL_TEXT_DIM + 6 * 4,
     ).eval()
 
 
