@@ -22,8 +22,8 @@ from fresco.errors import InvalidInput, UnsupportedModel
 from fresco.models import Model
 from fresco.quiet import quietly
 
-#: "thick fog: 1.4", but no "16:9".
-_COLON_WEIGHT = re.compile(r"(?<![\\\d]):\s*(-?(?:\d+\.?\d*|\.\d+))\s*$")
+#: "thick fog: 1.4", but no "16:9": between two whole numbers a colon is a colon.
+_COLON_WEIGHT = re.compile(r"(?<!\\)(?!(?<=\d):\d+\s*$):\s*(-?(?:\d+\.?\d*|\.\d+))\s*$")
 _LORA_TAG = re.compile(r"<(lora|lyco|hypernet):[^>]*>", re.IGNORECASE)
 
 

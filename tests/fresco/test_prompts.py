@@ -104,6 +104,8 @@ def test_weights_stretch_words_from_the_empty_prompt(model: Model) -> None:
         ("(a:1.4)5", "(a)1.4 5"),
         ("(a:.5)", "(a)0.5"),
         ("(a 16:9)", "(a 16:9)"),
+        ("(route 66:1.2)", "(route 66)1.2"),
+        ("(a:2)", "(a)2"),
         ("(a", "(a"),
         ("a) b:1.2)", "a) b:1.2)"),
         (r"a \(b:1.2\)", r"a \(b:1.2\)"),
