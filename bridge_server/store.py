@@ -1,0 +1,110 @@
+"""Results by content key: a folder for each, complete or not there at all.
+
+A key says everything that a result depends on, so what is found under it need not be made again,
+whoever made it and when. A result is written beside its place, brought to the disk, and renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from fresco.errors import InvalidInput
+
+_UNFINISHED = "unfinished"
+_HEX = frozenset("0123456789abcdef")
+
+
+def key(kind: str, parts: Mapping[str, Any]) -> str:
+    """The content key of what `parts` lead to: a SHA-256 in hex.
+
+    parts: plain values (numbers, strings, None, lists and tables of them), keys of other results
+
+    Raises:
+        InvalidInput: a value that JSON has no one form for.
+    """
+    try:
+        said = json.dumps([kind, parts], sort_keys=True, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"a {kind} cannot be keyed by {dict(parts)}: {error}") from error
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+class Store:
+    """The results in one folder, shared by any number of processes.
+
+    folder: made if it is not there
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / _UNFINISHED).mkdir(parents=True, exist_ok=True)
+        self._sweep()
+
+    def find(self, key: str) -> Path | None:
+        """The folder of the result, if it is there."""
+        place = self._place(key)
+        return place if place.is_dir() else None
+
+    @contextmanager
+    def writing(self, key: str) -> Generator[Path]:
+        """Give an empty folder to write a result into; on leaving it becomes the result of `key`.
+
+        If the ``with`` block fails, nothing is kept. If another process was faster, its result
+        stands and this one is dropped: under one key they are the same.
+        """
+        desk = self.folder / _UNFINISHED / f"{os.getpid()}-{uuid.uuid4().hex}"
+        desk.mkdir()
+        try:
+            yield desk
+            _to_disk(desk)
+            self._put(desk, self._place(key))
+        finally:
+            shutil.rmtree(desk, ignore_errors=True)
+
+    def _put(self, desk: Path, place: Path) -> None:
+        place.parent.mkdir(exist_ok=True)
+        try:
+            desk.rename(place)
+        except OSError:
+            if not place.is_dir():
+                raise
+        _sync(place.parent)
+
+    def _place(self, key: str) -> Path:
+        if len(key) != 64 or not _HEX.issuperset(key):
+            raise InvalidInput(f"{key!r} is no content key.")
+        return self.folder / key[:2] / key
+
+    def _sweep(self) -> None:
+        """Remove what processes that are gone left unfinished."""
+        for desk in (self.folder / _UNFINISHED).iterdir():
+            owner = desk.name.partition("-")[0]
+            if not owner.isdigit() or not psutil.pid_exists(int(owner)):
+                shutil.rmtree(desk, ignore_errors=True)
+
+
+def _to_disk(folder: Path) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    """Bring a file's content, or a folder's list of names, to the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows has no such thing for folders
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
