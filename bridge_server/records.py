@@ -21,7 +21,7 @@ from fresco.errors import InvalidInput
 from fresco.request import Keyframe
 
 PICTURE, TENSORS, FACTS = "keyframe.png", "record.safetensors", "record.json"
-_WHITE = 2**16 - 1
+_WHITES = {"uint8": 2**8 - 1, "uint16": 2**16 - 1}
 _FACTS = ("number", "seed", "strength", "steps", "scheduler")
 
 
@@ -88,7 +88,13 @@ def write_picture(image: Tensor, file: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    pixels = (image.detach().float().clamp(0, 1) * _WHITE).round().permute(1, 2, 0).cpu().numpy()
+    pixels = (
+        (image.detach().float().clamp(0, 1) * _WHITES["uint16"])
+        .round()
+        .permute(1, 2, 0)
+        .cpu()
+        .numpy()
+    )
     done, data = cv2.imencode(".png", cv2.cvtColor(pixels.astype(np.uint16), cv2.COLOR_RGB2BGR))
     if not done:
         raise OSError(f"{file} could not be encoded.")
@@ -106,7 +112,8 @@ def read_picture(file: Path) -> Tensor:
     except OSError as error:
         raise InvalidInput(f"{file} cannot be read: {error}") from error
     pixels = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if len(data) else None
-    if pixels is None or pixels.dtype.name not in ("uint8", "uint16"):
+    white = None if pixels is None else _WHITES.get(pixels.dtype.name)
+    if pixels is None or white is None:
         raise InvalidInput(f"{file} is no picture of 8 or 16 bits; use PNG, TIFF or JPEG.")
     rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.float32)
-    return torch.from_numpy(rgb).permute(2, 0, 1) / float(np.iinfo(pixels.dtype).max)
+    return torch.from_numpy(rgb).permute(2, 0, 1) / white
