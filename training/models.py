@@ -176,5 +176,6 @@ def save(draft: Draft, autoencoder: AutoencoderTiny, folder: Path) -> None:
         module.float()
     save_autoencoder(autoencoder, folder / "vae")
     draft.tokenizer.save_pretrained(folder / "tokenizer")
+    text.write_vocabulary(draft.tokenizer, folder / "tokenizer")
     scheduler().save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(json.dumps(INDEX, indent=2) + "\n")

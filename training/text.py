@@ -36,6 +36,17 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
     return tokenizer
 
 
+def write_vocabulary(tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """Writes `vocab.json` and `merges.txt`, which older readers want beside `tokenizer.json`."""
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    (folder / "vocab.json").write_text(
+        json.dumps(model["vocab"], ensure_ascii=False), encoding="utf-8"
+    )
+    pairs = (merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"])
+    lines = ["#version: 0.2", *pairs]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def _learn_merges(phrases: list[str]) -> list[tuple[str, str]]:
     trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     trained.normalizer = normalizers.Lowercase()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import CLIPTokenizer
 
 from training import captions, diffusion, judge, latents, loop, models, scenes, styles, text
 from training.autoencoder import create
@@ -147,3 +148,12 @@ def test_saved_folder_is_small_and_complete(tmp_path: Path) -> None:
     assert all((tmp_path / "draft" / name).is_dir() for name in parts)
     size = sum(file.stat().st_size for file in (tmp_path / "draft").rglob("*") if file.is_file())
     assert size < 40e6
+
+
+def test_the_vocabulary_alone_reads_prompts_alike(tmp_path: Path) -> None:
+    tokenizer = text.build_tokenizer(tmp_path / "whole")
+    (tmp_path / "bare").mkdir()
+    text.write_vocabulary(tokenizer, tmp_path / "bare")
+    bare = CLIPTokenizer.from_pretrained(tmp_path / "bare", model_max_length=text.LENGTH)
+    for prompt in ("winter watercolour of a street", "Qwertz, 1990!", ""):
+        assert bare(prompt).input_ids == tokenizer(prompt).input_ids
