@@ -80,6 +80,7 @@ class Settings:
     """What a model is best run with; None where it does not matter or is not known.
 
     sampler: a name of `fresco.samplers.SAMPLERS`
+    temporal_until: of `fresco.schedule.Settings`, where the model wants another than the method's
     vae: the catalogue name of one that should replace the model's own
     scale: of a ControlNet, LoRA or IP-Adapter; 1 is full
     """
@@ -88,6 +89,7 @@ class Settings:
     guidance: float | None = None
     sampler: str | None = None
     strength: float | None = None
+    temporal_until: float | None = None
     vae: str | None = None
     scale: float | None = None
 
@@ -278,6 +280,7 @@ _SETTINGS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "guidance": ((int, float), "7.5"),
     "sampler": ((str,), '"ddim"'),
     "strength": ((int, float), "0.75"),
+    "temporal_until": ((int, float), "0.35"),
     "vae": ((str,), "the name of a vae"),
     "scale": ((int, float), "0.8"),
 }
