@@ -1,0 +1,339 @@
+"""What a user asks for: a clip, a prompt, and everything that may be said beside them.
+
+One description for the command line, a job file (TOML) and the server (plain tables). Nothing is
+looked up here; names of models stay names, and what is left open is decided by the plan.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+
+from fresco.errors import InvalidInput
+
+_T = TypeVar("_T")
+
+#: How far a job goes before it waits for the user.
+GATES = ("first_frame", "keyframes", "done")
+#: What may differ from keyframe to keyframe.
+CHANGES = ("prompt", "negative", "strength", "seed", "painted")
+PROPAGATIONS = ("auto", "flow", "patch")
+
+
+@dataclass(frozen=True, slots=True)
+class LoraChoice:
+    """A LoRA by name, and its weight."""
+
+    name: str
+    weight: float = 1.0
+
+    @classmethod
+    def parse(cls, text: str) -> LoraChoice:
+        """Read "name" or "name:0.8"; the name may hold colons ("owner/name:file.safetensors")."""
+        name, colon, number = text.rpartition(":")
+        if colon and _is_number(number):
+            return cls(name, float(number))
+        return cls(text)
+
+
+@dataclass(frozen=True, slots=True)
+class ControlChoice:
+    """A kind of control map, its strength, and the ControlNet if not the usual one.
+
+    maps: the user's own maps, a file or folder; then `kind` says what the ControlNet takes
+    """
+
+    kind: str
+    scale: float = 1.0
+    model: str = ""
+    maps: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> ControlChoice:
+        """Read "canny", "canny:0.8", "canny:0.8:model" or "depth:0.8:model=maps".
+
+        Raises:
+            InvalidInput: it cannot be read so.
+        """
+        kind, _, rest = text.partition(":")
+        number, _, names = rest.partition(":")
+        model, _, maps = names.partition("=")
+        if not kind or (number and not _is_number(number)):
+            raise InvalidInput(
+                f"control {text!r} cannot be read; write for example canny, canny:0.8 or "
+                "canny:0.8:control-canny."
+            )
+        return cls(kind, float(number) if number else 1.0, model, maps)
+
+
+@dataclass(frozen=True, slots=True)
+class PictureChoice:
+    """An IP-Adapter and the pictures that it takes the style from."""
+
+    name: str
+    pictures: tuple[str, ...]
+    scale: float = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is different at one keyframe.
+
+    frame: its number in the source
+    what: one of `CHANGES`
+    """
+
+    frame: int
+    what: str
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> Change:
+        """Read "prompt@48=a rainy street".
+
+        Raises:
+            InvalidInput: it cannot be read so.
+        """
+        match = re.fullmatch(r"(\w+)@(\d+)=(.*)", text, re.DOTALL)
+        if match is None or match[1] not in CHANGES:
+            raise InvalidInput(
+                f"{text!r} cannot be read; write WHAT@FRAME=VALUE with WHAT one of "
+                f"{', '.join(CHANGES)}, for example prompt@48=a rainy street."
+            )
+        return cls(int(match[2]), match[1], match[3])
+
+
+@dataclass(frozen=True, slots=True)
+class Keyframes:
+    """Which frames are translated.
+
+    every: a fixed distance; 0 = none
+    frames: exactly these; neither = found by the error curve
+    """
+
+    every: int = 0
+    frames: tuple[int, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Keyframes:
+        """Read "auto", "every:12" or "0,24,60".
+
+        Raises:
+            InvalidInput: it cannot be read so.
+        """
+        if text == "auto":
+            return cls()
+        if match := re.fullmatch(r"every:([1-9]\d*)", text):
+            return cls(every=int(match[1]))
+        if re.fullmatch(r"\d+(,\d+)*", text):
+            return cls(frames=tuple(sorted({int(number) for number in text.split(",")})))
+        raise InvalidInput(
+            f"keyframes {text!r} cannot be read; write auto, every:12, or frames as 0,24,60."
+        )
+
+    def __str__(self) -> str:
+        if self.frames:
+            return ",".join(map(str, self.frames))
+        return f"every:{self.every}" if self.every else "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A job as it was asked for. None and empty mean: as the model, the preset or the clip has it.
+
+    clip: the source; start, stop: the frames of it that are wanted, stop excluded
+    handles: frames more at both ends, for transitions
+    size: the short side that is worked at, pixels
+    mask: where the effect is (white); feather: of its edge, pixels
+    subject: what is not background (white)
+    until: one of `GATES`
+
+    Raises:
+        InvalidInput: a value that cannot be; names the field.
+    """
+
+    clip: str
+    prompt: str = ""
+    negative: str = ""
+    output: str = ""
+    model: str = "fresco-draft"
+    vae: str = ""
+    preset: str = ""
+    loras: tuple[LoraChoice, ...] = ()
+    controls: tuple[ControlChoice, ...] = ()
+    pictures: tuple[PictureChoice, ...] = ()
+    embeddings: tuple[str, ...] = ()
+    clip_skip: int = 1
+    sampler: str = ""
+    steps: int | None = None
+    guidance: float | None = None
+    strength: float | None = None
+    seed: int = 0
+    keyframes: str = "auto"
+    batch: int = 8
+    start: int = 0
+    stop: int | None = None
+    handles: int = 0
+    size: int | None = None
+    mask: str = ""
+    feather: float = 0.0
+    subject: str = ""
+    changes: tuple[Change, ...] = ()
+    propagation: str = "auto"
+    preserve_colour: bool = False
+    codec: str = ""
+    until: str = "done"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        Keyframes.parse(self.keyframes)
+        rules = {
+            "clip": bool(self.clip),
+            "until": self.until in GATES,
+            "propagation": self.propagation in PROPAGATIONS,
+            "steps": self.steps is None or self.steps >= 1,
+            "strength": self.strength is None or 0 <= self.strength <= 1,
+            "seed": 0 <= self.seed < 2**63,
+            "batch": self.batch >= 3,
+            "start": self.start >= 0,
+            "stop": self.stop is None or self.stop > self.start,
+            "handles": self.handles >= 0,
+            "size": self.size is None or self.size >= 64,
+            "feather": self.feather >= 0,
+            "clip_skip": self.clip_skip >= 1,
+        }
+        for name, holds in rules.items():
+            if not holds:
+                raise InvalidInput(f"{name}: {getattr(self, name)!r} cannot be; {_HELP[name]}")
+
+    def table(self) -> dict[str, Any]:
+        """Plain tables, lists and values: what `from_table` reads. Without what is as usual."""
+        usual = Request(clip=self.clip)
+        said = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if getattr(self, field.name) != getattr(usual, field.name)
+        }
+        return {"clip": self.clip, **{name: _plain(value) for name, value in said.items()}}
+
+    def to_toml(self) -> str:
+        """A job file."""
+        return tomlkit.dumps(self.table())
+
+
+_HELP = {
+    "clip": "name a file.",
+    "until": f"use one of {', '.join(GATES)}.",
+    "propagation": f"use one of {', '.join(PROPAGATIONS)}.",
+    "steps": "use 1 or more.",
+    "strength": "use 0 (the source itself) to 1.",
+    "seed": "use a whole number from 0.",
+    "batch": "use 3 keyframes or more.",
+    "start": "frames count from 0.",
+    "stop": "it must lie behind start.",
+    "handles": "use 0 or more frames.",
+    "size": "use 64 pixels or more.",
+    "feather": "use 0 or more pixels.",
+    "clip_skip": "use 1 (none) or 2.",
+}
+_PARTS: dict[str, Any] = {
+    "loras": LoraChoice,
+    "controls": ControlChoice,
+    "pictures": PictureChoice,
+    "changes": Change,
+}
+_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "int | None": (int,),
+    "float": (int, float),
+    "float | None": (int, float),
+    "bool": (bool,),
+}
+
+
+def from_table(table: Mapping[str, Any], source: str = "the request") -> Request:
+    """Read a request from plain tables.
+
+    source: where it is from, for messages
+
+    Raises:
+        InvalidInput: a field that is unknown, missing or of another type; a value that cannot be.
+    """
+    kinds = {field.name: str(field.type) for field in fields(Request)}
+    unknown = sorted(set(table) - set(kinds))
+    if unknown:
+        raise InvalidInput(f"{source}: {unknown[0]} is no field; there are {', '.join(kinds)}.")
+    if "clip" not in table:
+        raise InvalidInput(f"{source}: clip is missing; name the file to restyle.")
+    values = {name: _value(name, kinds[name], given, source) for name, given in table.items()}
+    try:
+        return Request(**values)
+    except InvalidInput as error:
+        raise InvalidInput(f"{source}: {error}") from error
+
+
+def read(file: Path) -> Request:
+    """Read a job file; relative paths in it count from where it is.
+
+    Raises:
+        InvalidInput: it cannot be read, or says something that cannot be.
+    """
+    try:
+        table = tomlkit.parse(file.read_text(encoding="utf-8")).unwrap()
+    except (OSError, UnicodeDecodeError, TOMLKitError) as error:
+        raise InvalidInput(f"{file} cannot be read: {error}") from error
+    request = from_table(table, str(file))
+    beside = {name: getattr(request, name) for name in ("clip", "output", "mask", "subject")}
+    return replace(
+        request, **{name: str(file.parent / path) for name, path in beside.items() if path}
+    )
+
+
+def _value(name: str, kind: str, given: Any, source: str) -> Any:
+    if name in _PARTS:
+        return tuple(_part(_PARTS[name], item, f"{source}, {name}") for item in _list(given, name))
+    if kind.startswith("tuple"):
+        return tuple(str(item) for item in _list(given, name))
+    wanted = _TYPES[kind]
+    if not isinstance(given, wanted) or (isinstance(given, bool) and bool not in wanted):
+        raise InvalidInput(f"{source}, {name}: {given!r} should be {_NAMES[wanted[-1]]}.")
+    return given
+
+
+def _part(kind: Callable[..., _T], given: Any, where: str) -> _T:
+    if isinstance(given, str) and hasattr(kind, "parse"):
+        return kind.parse(given)  # pyright: ignore
+    if not isinstance(given, Mapping):
+        raise InvalidInput(f"{where}: {given!r} cannot be read; write a table of its fields.")
+    try:
+        table: dict[str, Any] = dict(given)  # pyright: ignore
+        values = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
+        return kind(**values)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"{where}: {given!r} cannot be read ({error}).") from error
+
+
+def _list(given: Any, name: str) -> Sequence[Any]:
+    if not isinstance(given, list | tuple):
+        raise InvalidInput(f"{name}: {given!r} should be a list.")
+    return given  # pyright: ignore[reportUnknownVariableType]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+    return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", text) is not None
+
+
+_NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}

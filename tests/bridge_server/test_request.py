@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomlkit
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge_server import request
+from bridge_server.request import (
+    Change,
+    ControlChoice,
+    Keyframes,
+    LoraChoice,
+    PictureChoice,
+    Request,
+    from_table,
+)
+from fresco.errors import InvalidInput
+
+FULL = Request(
+    clip="a clip.mov",
+    prompt="a street, (fog)1.3",
+    negative="blur",
+    output="out.mov",
+    model="sd15",
+    vae="sd-vae-ft-mse",
+    preset="lcm",
+    loras=(LoraChoice("ink", 0.7), LoraChoice("owner/name:file.safetensors", -0.2)),
+    controls=(ControlChoice("canny", 0.8), ControlChoice("depth", 1.0, "mine", "maps/")),
+    pictures=(PictureChoice("ip-adapter-sd15", ("a.png", "b.png"), 0.5),),
+    embeddings=("easynegative.safetensors",),
+    clip_skip=2,
+    sampler="ddim",
+    steps=12,
+    guidance=5.5,
+    strength=0.6,
+    seed=7,
+    keyframes="every:12",
+    batch=6,
+    start=10,
+    stop=200,
+    handles=12,
+    size=512,
+    mask="mask.mp4",
+    feather=3.5,
+    subject="subject.png",
+    changes=(Change(48, "prompt", "rain = heavy"), Change(60, "seed", "9")),
+    propagation="patch",
+    preserve_colour=True,
+    codec="prores",
+    until="keyframes",
+    overwrite=True,
+)
+
+
+@pytest.mark.parametrize("asked", [FULL, Request(clip="x.mp4")])
+def test_a_request_survives_every_form(asked: Request, tmp_path: Path) -> None:
+    assert from_table(asked.table()) == asked
+    assert from_table(tomlkit.parse(asked.to_toml()).unwrap()) == asked
+
+
+def test_only_what_is_unusual_is_said() -> None:
+    assert Request(clip="x.mp4", prompt="snow").table() == {"clip": "x.mp4", "prompt": "snow"}
+
+
+def test_every_field_is_in_the_full_example() -> None:
+    """So that a new field cannot be forgotten in the forms above."""
+    assert set(FULL.table()) == set(Request.__dataclass_fields__)
+
+
+@given(st.text(), st.text(), st.floats(0, 1), st.integers(0, 2**63 - 1))
+def test_any_text_survives(clip: str, prompt: str, strength: float, seed: int) -> None:
+    asked = Request(clip=clip or "x", prompt=prompt, strength=strength, seed=seed)
+    assert from_table(asked.table()) == asked
+    if "\r" not in clip + prompt and all(ord(c) >= 32 for c in clip + prompt):
+        assert from_table(tomlkit.parse(asked.to_toml()).unwrap()) == asked
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ink", LoraChoice("ink", 1.0)),
+        ("ink:0.8", LoraChoice("ink", 0.8)),
+        ("ink:-1", LoraChoice("ink", -1.0)),
+        ("owner/name:file.safetensors", LoraChoice("owner/name:file.safetensors")),
+        ("owner/name:file.safetensors:.5", LoraChoice("owner/name:file.safetensors", 0.5)),
+        ("C:\\looks\\ink.safetensors", LoraChoice("C:\\looks\\ink.safetensors")),
+    ],
+)
+def test_loras_in_words(text: str, expected: LoraChoice) -> None:
+    assert LoraChoice.parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("canny", ControlChoice("canny")),
+        ("canny:0.8", ControlChoice("canny", 0.8)),
+        ("canny:0.8:mine", ControlChoice("canny", 0.8, "mine")),
+        ("depth:1:mine=maps/", ControlChoice("depth", 1.0, "mine", "maps/")),
+    ],
+)
+def test_controls_in_words(text: str, expected: ControlChoice) -> None:
+    assert ControlChoice.parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("auto", Keyframes()),
+        ("every:12", Keyframes(every=12)),
+        ("24,0,60,24", Keyframes(frames=(0, 24, 60))),
+    ],
+)
+def test_keyframes_in_words(text: str, expected: Keyframes) -> None:
+    assert Keyframes.parse(text) == expected
+    assert Keyframes.parse(str(expected)) == expected
+
+
+def test_changes_in_words() -> None:
+    assert Change.parse("prompt@48=rain = heavy") == Change(48, "prompt", "rain = heavy")
+    assert Change.parse("painted@0=C:\\a.png") == Change(0, "painted", "C:\\a.png")
+
+
+@pytest.mark.parametrize(
+    ("parse", "text"),
+    [
+        (ControlChoice.parse, "canny:strong"),
+        (ControlChoice.parse, ":0.8"),
+        (Keyframes.parse, "every:0"),
+        (Keyframes.parse, "1;2"),
+        (Keyframes.parse, ""),
+        (Change.parse, "colour@3=red"),
+        (Change.parse, "prompt@x=red"),
+        (Change.parse, "prompt=red"),
+    ],
+)
+def test_words_that_cannot_be_read_are_answered_with_an_example(parse: Any, text: str) -> None:
+    with pytest.raises(InvalidInput, match="cannot be read; write"):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ({}, "clip is missing"),
+        ({"clip": ""}, "clip: '' cannot be; name a file"),
+        ({"clip": "x", "promt": "snow"}, "promt is no field; there are clip, prompt"),
+        ({"clip": "x", "steps": "20"}, "steps: '20' should be a whole number"),
+        ({"clip": "x", "steps": True}, "steps: True should be a whole number"),
+        ({"clip": "x", "overwrite": 1}, "overwrite: 1 should be true or false"),
+        ({"clip": "x", "strength": 1.5}, "strength: 1.5 cannot be; use 0"),
+        ({"clip": "x", "strength": float("nan")}, "strength: nan cannot be"),
+        ({"clip": "x", "stop": 5, "start": 5}, "stop: 5 cannot be"),
+        ({"clip": "x", "until": "never"}, "until: 'never' cannot be; use one of first_frame"),
+        ({"clip": "x", "loras": "ink"}, "loras: 'ink' should be a list"),
+        ({"clip": "x", "loras": [{"file": "ink"}]}, "loras: .* cannot be read"),
+        ({"clip": "x", "controls": [3]}, "controls: 3 cannot be read"),
+        ({"clip": "x", "keyframes": "often"}, "keyframes 'often' cannot be read"),
+    ],
+)
+def test_what_cannot_be_is_named_with_its_field(table: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InvalidInput, match=f"job.toml.*{reason}|^{reason}"):
+        from_table(table, "job.toml")
+
+
+def test_a_job_file(tmp_path: Path) -> None:
+    file = tmp_path / "job ü.toml"
+    file.write_text('clip = "in.mp4"\noutput = "/out.mp4"\nloras = ["ink:0.5"]\n', encoding="utf-8")
+    asked = request.read(file)
+    assert asked.clip == str(tmp_path / "in.mp4")
+    assert asked.output == "/out.mp4"
+    assert asked.mask == ""
+    assert asked.loras == (LoraChoice("ink", 0.5),)
+    for text, reason in (("clip = ", "cannot be read"), ("x = 1", "x is no field")):
+        file.write_text(text, encoding="utf-8")
+        with pytest.raises(InvalidInput, match=rf"job ü\.toml.*{reason}"):
+            request.read(file)
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        request.read(tmp_path / "none.toml")
