@@ -218,8 +218,9 @@ def _fetched(settings: Config) -> dict[str, Entry]:
 
 
 def _here(known: Catalogue, fetched: dict[str, Entry], settings: Config) -> list[Entry]:
-    """Return what is here, and what was downloaded and should be."""
-    here = {name: entry for name, entry in known.items() if _installed(entry, settings)}
+    """Return what is here, and what was downloaded and should be; the package is pip's to check."""
+    mine = {name: entry for name, entry in known.items() if not entry.bundled}
+    here = {name: entry for name, entry in mine.items() if _installed(entry, settings)}
     return list((here | fetched).values())
 
 

@@ -111,7 +111,7 @@ def train(run: loop.Run, shards: list[Path]) -> None:
         journal.add(loss=value.item(), accuracy=(scores.argmax(1) == labels).float().mean().item())
         if step % 100 == 99:
             log.info("classifier %d: %s", step + 1, journal.flush(step + 1))
-    save_model(model, str(run.folder / "classifier.safetensors"))
+    save_model(model.half(), str(run.folder / "classifier.safetensors"))
 
 
 def load(path: Path) -> Classifier:

@@ -87,7 +87,7 @@ def test_list_has_a_line_per_model_and_can_be_narrowed() -> None:
     assert "2.1 GB" in row
     narrowed = json.loads(run("list", "--role", "controlnet", "--json").stdout)
     assert {entry["role"] for entry in narrowed} == {"controlnet"}
-    assert len(narrowed) == 6
+    assert len(narrowed) == 7
 
 
 def test_show_in_words() -> None:

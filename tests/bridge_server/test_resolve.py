@@ -98,6 +98,20 @@ def test_names_become_a_model_that_translates(
     assert published.requests == []  # everything came from this machine
 
 
+def test_the_draft_model_needs_nothing_but_its_names(settings: Config) -> None:
+    spec = resolve(ModelSpec("fresco-draft", controlnets=["fresco-draft-tile"]), settings)
+    ready = WarmModels(10**9, CPU).get(spec)
+    frames = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    images = translate(
+        frames,
+        ready.model,
+        Options(settings=Settings.plain(steps=2, guidance_scale=2.0)),
+        prompts="watercolour",
+        controls=[control_maps(frames, control_estimator("tile", settings))],
+    ).images
+    assert images.isfinite().all()
+
+
 def test_a_preset_brings_its_lora_once_and_only_to_its_family(settings: Config) -> None:
     spec = with_preset(ModelSpec("sd15", loras=[Lora("mine", 0.4)]), "hyper", settings)
     assert [(lora.file, lora.weight) for lora in spec.loras] == [
