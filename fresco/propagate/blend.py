@@ -93,8 +93,13 @@ def _joined(left: Tensor, right: Tensor, share: Tensor, position: float) -> Tens
 def _gradients(left: Tensor, right: Tensor, share: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
     """The sides' own gradients, mixed: all of the mix's but what the change of shares adds."""
     ours, theirs = poisson.differences(left), poisson.differences(right)
-    across, down = (share[..., 1:] + share[..., :-1]) / 2, (share[..., 1:, :] + share[..., :-1, :]) / 2
-    return torch.lerp(ours[0], theirs[0], across) * gain, torch.lerp(ours[1], theirs[1], down) * gain
+    across, down = (
+        (share[..., 1:] + share[..., :-1]) / 2,
+        (share[..., 1:, :] + share[..., :-1, :]) / 2,
+    )
+    return torch.lerp(ours[0], theirs[0], across) * gain, torch.lerp(
+        ours[1], theirs[1], down
+    ) * gain
 
 
 def _statistics(image: Tensor) -> tuple[Tensor, Tensor]:

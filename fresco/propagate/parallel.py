@@ -41,9 +41,7 @@ def intervals(
         try:
             for job in jobs:
                 waiting.append(
-                    pool.submit(
-                        interval, job.frames, job.left, job.right, job.method, cancel=token
-                    )
+                    pool.submit(interval, job.frames, job.left, job.right, job.method, cancel=token)
                 )
                 if len(waiting) >= workers:
                     yield waiting.popleft().result()

@@ -24,7 +24,9 @@ def solve(screen: Tensor, across: Tensor, down: Tensor, weights: Tensor) -> Tens
     right = screen + weight * _transposed(across, down)
     rows, columns = _cosines(height, screen.device), _cosines(width, screen.device)
     frequencies = rows @ right @ columns.T
-    frequencies /= 1 + weight * (_eigenvalues(height, screen)[:, None] + _eigenvalues(width, screen))
+    frequencies /= 1 + weight * (
+        _eigenvalues(height, screen)[:, None] + _eigenvalues(width, screen)
+    )
     return rows.T @ frequencies @ columns
 
 

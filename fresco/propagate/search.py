@@ -87,7 +87,7 @@ def smoothed(pair: Pair, flow: Tensor) -> Tensor:
     cost = pair.cost(flow)
     trust = 1 / (cost + _TRUST_MEDIAN * cost.median() + 1e-5)
     total, weights = torch.zeros_like(flow), torch.zeros_like(cost)
-    for (near, look, trusted) in _neighbours(flow, pair.target, trust):
+    for near, look, trusted in _neighbours(flow, pair.target, trust):
         unlike = (look - pair.target).square_().sum(dim=1, keepdim=True) / (4 * _LOOK**2)
         astray = (near - flow).square_().sum(dim=1, keepdim=True) / (2 * _MOVE**2)
         weight = trusted * torch.exp(-(unlike + astray))

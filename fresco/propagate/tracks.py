@@ -21,7 +21,11 @@ Matcher = Callable[[Pair, Sequence[Tensor], Tensor, Tensor], Tensor]
 
 
 def follow(
-    frames: Tensor, style: Tensor, match_frame: Matcher, flow: FlowEstimator, poll: Callable[[], None]
+    frames: Tensor,
+    style: Tensor,
+    match_frame: Matcher,
+    flow: FlowEstimator,
+    poll: Callable[[], None],
 ) -> list[Tensor]:
     """Return the flows into the key from the frames behind it, nearest first.
 
