@@ -49,8 +49,8 @@ def interval(
     batch = stack(frames).float()
     if method not in METHODS:
         raise InvalidInput(f"no propagation is called {method!r}; use one of {sorted(METHODS)}.")
-    keys = [_checked(key, batch, name) for key, name in ((left, "left"), (right, "right"))]
-    work = _Interval(batch, *keys, flow or default_flow(), cancel or CancelToken())
+    left, right = _checked(left, batch, "left"), _checked(right, batch, "right")
+    work = _Interval(batch, left, right, flow or default_flow(), cancel or CancelToken())
     return work.best(MATCHERS if method == "auto" else {method: MATCHERS[method]})
 
 
