@@ -110,7 +110,8 @@ def _agreeing(part: str, method: str) -> str:
     psnr, ssim, energy = _scores(made[0], styled[1:-1])
     return (
         f"{psnr:5.2f} / {ssim:.4f} gradients {energy:.2f} "
-        f"{taken.cpu_s / len(made[0]):5.2f} s/frame {taken.peak_bytes / 2**20:4.0f} MB | {reference}"
+        f"{taken.cpu_s / len(made[0]):5.2f} s/frame "
+        f"{taken.peak_bytes / 2**20:4.0f} MB | {reference}"
     )
 
 
