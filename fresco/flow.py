@@ -30,10 +30,16 @@ class FlowEstimator(Protocol):
 
 
 class Dis:
-    """Dense inverse search (Kroeger et al., ECCV 2016) as OpenCV has it: no weights, CPU."""
+    """Dense inverse search (Kroeger et al., ECCV 2016) as OpenCV has it: no weights, CPU.
+
+    fine: go down to single pixels with denser patches, as propagation wants it; slower
+    """
 
     #: Below this the coarsest level of the medium preset has no whole patch.
     smallest_side = 16
+
+    def __init__(self, fine: bool = False) -> None:
+        self._fine = fine
 
     def __call__(self, source: Tensor, target: Tensor) -> Tensor:
         """See `FlowEstimator`."""
@@ -48,13 +54,21 @@ class Dis:
                 f"frames of {width} x {height} are too small for DIS flow; "
                 f"both sides must be at least {self.smallest_side} pixels."
             )
-        engine = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        engine = self._engine()
         fields = [
             engine.calc(before, after, None)  # pyright: ignore[reportCallIssue, reportArgumentType]
             for before, after in zip(_grey(source), _grey(target), strict=True)
         ]
         flow = torch.from_numpy(np.stack(fields)).permute(0, 3, 1, 2)
         return flow.contiguous().to(source.device, torch.float32)
+
+    def _engine(self) -> cv2.DISOpticalFlow:
+        engine = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        if self._fine:
+            engine.setFinestScale(0)
+            engine.setPatchStride(2)
+            engine.setVariationalRefinementIterations(10)
+        return engine
 
 
 class Raft:
