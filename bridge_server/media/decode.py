@@ -1,0 +1,153 @@
+"""Frames out of containers: in order, each at its own time, one at a time in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+from av.codec.context import CodecContext
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from bridge_server.media import sequences
+from bridge_server.media.clip import Clip
+from bridge_server.media.containers import opened, picture
+from bridge_server.media.errors import UnreadableMedia, UnsupportedMedia
+from bridge_server.media.frame import Frame, from_av
+from fresco.callbacks import CancelToken
+
+#: Damage is an error, not something to paint over.
+_STRICT = {"err_detect": "explode"}
+
+
+def frames(
+    clip: Clip, start: int = 0, stop: int | None = None, cancel: CancelToken | None = None
+) -> Iterator[Frame]:
+    """Yield the source's frames [start, stop).
+
+    Raises:
+        InvalidInput: a range outside the clip.
+        UnreadableMedia: a frame is damaged or missing; the message says which.
+        UnsupportedMedia: the clip changes its size or pixel format half-way.
+        Cancelled: `cancel` was set.
+    """
+    span = clip.span(start, stop)
+    if clip.files:
+        yield from sequences.frames(clip, span, cancel or CancelToken())
+        return
+    expected = span.start
+    for frame in _from_key(clip, span, cancel or CancelToken()):
+        if frame.index != expected:
+            raise _missing(clip, expected)
+        yield frame
+        expected += 1
+        if expected == span.stop:
+            return
+    raise _missing(clip, expected)
+
+
+def _missing(clip: Clip, index: int) -> UnreadableMedia:
+    return UnreadableMedia(
+        f"frame {index} of {clip.path.name} cannot be decoded: the file is damaged there. "
+        "Render or copy it again, or choose a range without that frame."
+    )
+
+
+def _from_key(clip: Clip, span: range, cancel: CancelToken) -> Iterator[Frame]:
+    """Frames from `span.start` on, decoded from the key frame before it."""
+    keys = clip.keys[clip.keys <= span.start]
+    key = int(keys[-1]) if len(keys) else 0
+    for begin in (key, 0):
+        with opened(clip.path) as container:
+            stream = picture(container, clip.path)
+            stream.thread_type = "AUTO"
+            if begin:
+                container.seek(int(clip.pts[begin]), stream=stream)
+            shown = _numbered(clip, container, stream, cancel)
+            first = next(shown, None)
+            # A seek that went too far (a wrong index in the file): from the beginning then.
+            if begin and (first is None or first[0] > begin):
+                continue
+            if first is not None:
+                yield from _wanted(clip, span, first, shown)
+            return
+
+
+def _wanted(
+    clip: Clip,
+    span: range,
+    first: tuple[int, VideoFrame],
+    rest: Iterator[tuple[int, VideoFrame]],
+) -> Iterator[Frame]:
+    index, shown = first
+    while True:
+        if index >= span.start:
+            _check_same(clip, shown, index)
+            yield from_av(shown, index, int(clip.pts[index]))
+        following = next(rest, None)
+        if following is None:
+            return
+        index, shown = following
+
+
+def _numbered(
+    clip: Clip, container: InputContainer, stream: VideoStream, cancel: CancelToken
+) -> Iterator[tuple[int, VideoFrame]]:
+    for shown in decoded(container, stream, clip.path):
+        cancel.check()
+        if shown.pts is None:
+            continue
+        index = int(clip.pts.searchsorted(shown.pts))
+        if index < clip.count and clip.pts[index] == shown.pts:
+            yield index, shown
+
+
+def _check_same(clip: Clip, shown: VideoFrame, index: int) -> None:
+    if (shown.width, shown.height) != (clip.width, clip.height):
+        raise UnsupportedMedia(
+            f"{clip.path.name} changes from {clip.width}×{clip.height} to {shown.width}×"
+            f"{shown.height} at frame {index}; split it there."
+        )
+    if shown.is_corrupt:
+        raise _missing(clip, index)
+
+
+def decoded(container: InputContainer, stream: VideoStream, path: Path) -> Iterator[VideoFrame]:
+    """Yield the frames of `stream` from where `container` stands, in the order of showing.
+
+    Raises:
+        UnreadableMedia: the bitstream is damaged.
+    """
+    decoder = _decoder(stream)
+    try:
+        for packet in container.demux(stream):
+            yield from _pictures(decoder, packet)
+    except av.FFmpegError as error:
+        raise UnreadableMedia(
+            f"{path.name} is damaged: {error.strerror}. Render or copy it again."
+        ) from error
+
+
+def _pictures(decoder: VideoCodecContext | None, packet: Packet[VideoStream]) -> list[VideoFrame]:
+    if decoder is None:
+        return packet.decode()
+    return decoder.decode(packet if packet.size else None)
+
+
+def _decoder(stream: VideoStream) -> VideoCodecContext | None:
+    """The decoder to use instead of the stream's own.
+
+    FFmpeg's own VP8 and VP9 decoders drop the alpha that WebM keeps beside the picture.
+    """
+    names = {"vp9": "libvpx-vp9", "vp8": "libvpx"}
+    codec = stream.codec_context.codec.canonical_name
+    if stream.metadata.get("alpha_mode") == "1" and codec in names:
+        decoder = CodecContext.create(names[codec], "r")
+        assert isinstance(decoder, VideoCodecContext)
+        return decoder
+    stream.codec_context.options = _STRICT
+    return None
