@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
-import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError
 from av.packet import Packet
 
 from bridge_server.media.clip import Clip
@@ -53,7 +54,7 @@ def lead(clip: Clip) -> Fraction:
     return max(Fraction(0), clip.seconds(0) - min(starts, default=clip.seconds(0)))
 
 
-def packets(clip: Clip, span: range) -> Iterator[tuple[Packet[AudioStream], Fraction]]:
+def packets(clip: Clip, span: range) -> Iterator[tuple[Packet[Any], Fraction]]:
     """Yield the packets of all audio streams that belong to `span`, in the file's order.
 
     Beside each is its start, in seconds after the first frame of the span.
@@ -69,7 +70,7 @@ def packets(clip: Clip, span: range) -> Iterator[tuple[Packet[AudioStream], Frac
 
 def _packets(
     container: InputContainer, clip: Clip, span: range
-) -> Iterator[tuple[Packet[AudioStream], Fraction]]:
+) -> Iterator[tuple[Packet[Any], Fraction]]:
     begin, end = clip.seconds(span.start), clip.seconds(span.stop)
     whole_head, whole_tail = span.start == 0, span.stop == clip.count
     if not whole_head:
@@ -86,13 +87,13 @@ def _packets(
                 passed.add(packet.stream.index)
                 if len(passed) == len(clip.audio):
                     return
-    except av.FFmpegError as error:
+    except FFmpegError as error:
         raise UnreadableMedia(
             f"the sound of {clip.path.name} is damaged: {error.strerror}. Render the clip again."
         ) from error
 
 
-def _place(packet: Packet[AudioStream], clip: Clip) -> tuple[Fraction, Fraction]:
+def _place(packet: Packet[Any], clip: Clip) -> tuple[Fraction, Fraction]:
     if packet.pts is None:
         raise UnreadableMedia(f"sound of {clip.path.name} has no time; copy the clip to MOV first.")
     start = packet.pts * packet.time_base
@@ -139,7 +140,7 @@ class Copier:
             self._write(packet, start)
             self._next = next(self._source, None)
 
-    def _write(self, packet: Packet[AudioStream], start: Fraction) -> None:
+    def _write(self, packet: Packet[Any], start: Fraction) -> None:
         base = packet.time_base
         moved = round((start + self._offset) / base) - (packet.pts or 0)
         if packet.dts is not None:
@@ -168,7 +169,7 @@ def _template(stream: AudioStream, target: OutputContainer, path: Path) -> Audio
     name = stream.codec_context.codec.canonical_name
     try:
         copy = target.add_stream_from_template(stream)
-    except (ValueError, av.FFmpegError) as error:
+    except (ValueError, FFmpegError) as error:
         raise UnsupportedMedia(
             f"the sound of {path.name} is {name}, which {target.format.name} does not hold; "
             "write a file ending in .mkv."

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
+from av.error import FFmpegError
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from bridge_server.media.errors import UnreadableMedia
@@ -32,10 +34,10 @@ def opened(path: Path) -> Generator[InputContainer]:
         raise UnreadableMedia(f"{path.name} is empty; render or copy it again.")
     try:
         container = av.open(str(path.resolve()), "r", options=_GUARDS, metadata_errors="replace")
-    except (av.FFmpegError, ValueError, OSError) as error:
+    except (FFmpegError, ValueError, OSError) as error:
         raise UnreadableMedia(
-            f"{path.name} is not read as MP4, MOV, MKV or WebM ({_reason(error)}); it is of another "
-            "kind, or cut off or damaged at its head or index. Render or copy it again."
+            f"{path.name} is not read as MP4, MOV, MKV or WebM ({_reason(error)}); it is of "
+            "another kind, or cut off or damaged at its head or index. Render or copy it again."
         ) from error
     with container:
         yield container
@@ -48,7 +50,7 @@ def picture(container: InputContainer, path: Path) -> VideoStream:
         UnreadableMedia: there is none.
     """
     for stream in container.streams.video:
-        if not int(stream.disposition) & int(av.stream.Disposition.attached_pic):
+        if not int(stream.disposition) & int(Disposition.attached_pic):
             return stream
     kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
     raise UnreadableMedia(f"{path.name} holds no moving picture, only: {kinds}.")

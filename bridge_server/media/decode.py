@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
 from av.codec.context import CodecContext
 from av.container import InputContainer
+from av.error import FFmpegError
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
@@ -109,7 +109,7 @@ def _numbered(
 def _check_same(clip: Clip, shown: VideoFrame, index: int) -> None:
     if (shown.width, shown.height) != (clip.width, clip.height):
         raise UnsupportedMedia(
-            f"{clip.path.name} changes from {clip.width}×{clip.height} to {shown.width}×"
+            f"{clip.path.name} changes from {clip.width}x{clip.height} to {shown.width}x"
             f"{shown.height} at frame {index}; split it there."
         )
     if shown.is_corrupt:
@@ -126,7 +126,7 @@ def decoded(container: InputContainer, stream: VideoStream, path: Path) -> Itera
     try:
         for packet in container.demux(stream):
             yield from _pictures(decoder, packet)
-    except av.FFmpegError as error:
+    except FFmpegError as error:
         raise UnreadableMedia(
             f"{path.name} is damaged: {error.strerror}. Render or copy it again."
         ) from error

@@ -14,6 +14,7 @@ from types import TracebackType
 
 import av
 from av.container import OutputContainer
+from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
 
@@ -235,7 +236,7 @@ def _refusals(target: Path) -> Generator[None]:
     """Say what a failing muxer, encoder or disk means."""
     try:
         yield
-    except (av.FFmpegError, OSError, ValueError) as error:
+    except (FFmpegError, OSError, ValueError) as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise NotEnoughSpace(
                 f"{target.name} does not fit on the disk; make room and try again."
@@ -254,6 +255,14 @@ def _clock(clip: Clip, lead: Fraction) -> tuple[Fraction, Fraction]:
     return Fraction(1, clip.rate.numerator * fine), lead
 
 
+def _muxer(job: Job) -> dict[str, str]:
+    """MP4 and MOV say in their own clock where a stream begins: its default is milliseconds."""
+    if profiles.SUFFIXES[job.target.suffix.lower()] == "matroska":
+        return {}
+    rates = [track.sample_rate for track in job.clip.audio if track.sample_rate]
+    return {"movie_timescale": str(rates[0] if rates else _TICKS)}
+
+
 class _File:
     """A container being written beside its target."""
 
@@ -266,7 +275,10 @@ class _File:
         self._base, self._offset = _clock(job.clip, lead)
         with _refusals(job.target):
             self._out: OutputContainer | None = av.open(
-                str(self.path.resolve()), "w", format=profiles.SUFFIXES[job.target.suffix.lower()]
+                str(self.path.resolve()),
+                "w",
+                format=profiles.SUFFIXES[job.target.suffix.lower()],
+                options=_muxer(job),
             )
         try:
             self._open(self._out)
@@ -281,11 +293,11 @@ class _File:
         self._copier = audio.Copier(job.clip, job.span, self._offset, out)
         try:
             out.start_encoding()
-        except av.FFmpegError as error:
+        except FFmpegError as error:
             sound = ", ".join(track.codec for track in job.clip.audio) or "none"
             raise UnsupportedMedia(
                 f"{job.target.name} cannot be begun as {job.profile.name} with sound {sound}: "
-                f"{_log(error)}. A file ending in .mkv holds most kinds of sound."
+                f"{error}. A file ending in .mkv holds most kinds of sound."
             ) from error
 
     def _picture(self, out: OutputContainer) -> VideoStream:
@@ -365,21 +377,16 @@ class _File:
         if self._copier is not None:
             self._copier.close()
         if self._out is not None:
-            with suppress(av.FFmpegError, OSError, ValueError):
+            with suppress(FFmpegError, OSError, ValueError):
                 self._out.close()
             self._out = None
         self.path.unlink(missing_ok=True)
 
 
-def _log(error: av.FFmpegError) -> str:
-    """The encoder's own last word, which says more than the number."""
-    return str(error.log[2]).strip() if error.log else error.strerror
-
-
 class _Images:
     """An image sequence being written into a folder beside its target."""
 
-    def __init__(self, job: Job, form: Form) -> None:
+    def __init__(self, job: Job, _form: Form) -> None:
         self._job = job
         self._names = sequences.pattern(job.target)
         self._folder = job.target.parent / f".{self._names.prefix}{secrets.token_hex(4)}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
+from av.video.plane import VideoPlane
 from numpy.typing import NDArray
 
 from bridge_server.media.clip import ColourTags
@@ -65,8 +66,8 @@ def _stored_order(layout: Layout) -> list[int]:
     return order if len(order) == layout.components else [*order, 3]
 
 
-def _samples(plane: av.VideoPlane, layout: Layout, columns: int) -> NDArray[Any]:
-    every = np.frombuffer(plane, layout.dtype)
+def _samples(plane: VideoPlane, layout: Layout, columns: int) -> NDArray[Any]:
+    every = np.frombuffer(cast("Any", plane), layout.dtype)
     rows = every[: plane.height * (plane.line_size // every.itemsize)].reshape(plane.height, -1)
     return rows[:, :columns]
 
@@ -96,8 +97,8 @@ def _write(picture: av.VideoFrame, frame: Frame) -> None:
         _fill(plane, frame.planes[component])
 
 
-def _fill(plane: av.VideoPlane, samples: NDArray[Any]) -> None:
+def _fill(plane: VideoPlane, samples: NDArray[Any]) -> None:
     rows = plane.buffer_size // plane.line_size
     padded = np.zeros((rows, plane.line_size // samples.itemsize), samples.dtype)
     padded[: samples.shape[0], : samples.shape[1]] = samples
-    plane.update(padded.data)
+    plane.update(cast("Any", padded.data))

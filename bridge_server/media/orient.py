@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from torch import Tensor
 
-#: (a, b, c, d) of x' = a x + c y, y' = b x + d y, y down: mirrored left to right first?, then
-#: quarter turns counter-clockwise.
+#: By (a, b, c, d) of x' = a x + c y, y' = b x + d y, y down: whether the picture is mirrored left to
+#: right first, and its quarter turns counter-clockwise.
 _TURNS = {
     (1, 0, 0, 1): (False, 0),
     (0, -1, 1, 0): (False, 1),
     (-1, 0, 0, -1): (False, 2),
     (0, 1, -1, 0): (False, 3),
     (-1, 0, 0, 1): (True, 0),
-    (0, -1, -1, 0): (True, 1),
+    (0, -1, -1, 0): (True, 3),
     (1, 0, 0, -1): (True, 2),
-    (0, 1, 1, 0): (True, 3),
+    (0, 1, 1, 0): (True, 1),
 }
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, cast
 
-import av
 import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.error import FFmpegError
+from av.sidedata.sidedata import SideData, Type
 from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -76,7 +79,7 @@ def _times(
             block.append((packet.pts, packet.duration or 0, packet.is_keyframe))
             if len(block) == 4096:
                 rows, block = [*rows, np.array(block, np.int64)], []
-    except av.FFmpegError as error:
+    except FFmpegError as error:
         raise UnreadableMedia(
             f"{path.name} cannot be read past frame {packets}: {error.strerror}."
         ) from error
@@ -182,13 +185,14 @@ def _tags(frame: VideoFrame, named: tuple[int, int, int, int]) -> ColourTags:
     ]
     span = named[3] or frame.color_range
     full = True if frame.format.name.startswith("yuvj") else {1: False, 2: True}.get(span)
-    return ColourTags(*codes, full)
+    primaries, transfer, matrix = codes
+    return ColourTags(primaries, transfer, matrix, full)
 
 
 def _matrix(frame: VideoFrame) -> tuple[int, ...] | None:
-    for data in frame.side_data:
-        if data.type == av.sidedata.sidedata.Type.DISPLAYMATRIX:
-            matrix = tuple(int(value) for value in np.frombuffer(data, np.int32)[:9])
+    for data in cast("Iterable[SideData]", frame.side_data):
+        if data.type == Type.DISPLAYMATRIX:
+            matrix = tuple(int(value) for value in np.frombuffer(cast("Any", data), np.int32)[:9])
             return None if matrix == (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30) else matrix
     return None
 

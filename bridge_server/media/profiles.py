@@ -123,7 +123,8 @@ def default(clip: Clip) -> Profile:
 
     Images come back as such images, lossless as lossless, an editing codec as the same; alpha
     needs ProRes 4444; H.264 and HEVC come back as what they are, unless they are 4:4:4 or of an odd
-    size, which editors do not read: ProRes then. VP9 and AV1 come back as H.264, or HEVC from 10 bit.
+    size, which editors do not read: ProRes then. VP9 and AV1 come back as H.264, or HEVC where
+    they have more than 8 bits.
     """
     if clip.files:
         return PROFILES[clip.container]
@@ -183,7 +184,7 @@ def form(clip: Clip, profile: Profile) -> Form:
 def _odd(clip: Clip, profile: Profile) -> UnsupportedMedia:
     return UnsupportedMedia(
         f"{profile.name} in the form that editors read holds no odd size, and the clip is "
-        f"{clip.width}×{clip.height}; choose prores-422-hq."
+        f"{clip.width}x{clip.height}; choose prores-422-hq."
     )
 
 
@@ -191,7 +192,7 @@ def _check_size(clip: Clip, profile: Profile) -> None:
     width, height = profile.smallest
     if clip.width < width or clip.height < height:
         raise UnsupportedMedia(
-            f"{profile.name} begins at {width}×{height}, and the clip is {clip.width}×"
+            f"{profile.name} begins at {width}x{height}, and the clip is {clip.width}x"
             f"{clip.height}; choose prores-422-hq."
         )
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 #: Time bases at least this fine hold the rate exactly where every step is equal.
 _FINE = Fraction(1, 2000)
 #: A frame must last so many ticks before one tick is taken for rounding.
-_ROUNDED = 20
+_ROUNDED = 8
 
 
 def exact(
@@ -47,6 +47,8 @@ def _measured(pts: NDArray[np.int64], time_base: Fraction) -> list[Fraction]:
     if len(pts) < 2:
         return []
     mean = (len(pts) - 1) / (int(pts[-1] - pts[0]) * time_base)
+    if mean * time_base * _ROUNDED > 1:
+        return []
     return [Fraction(round(mean)), Fraction(round(mean * 1001 / 1000) * 1000, 1001)]
 
 

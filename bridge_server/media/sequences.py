@@ -7,6 +7,7 @@ written again with the samples.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import OpenImageIO as oiio
+import OpenImageIO as oiio  # noqa: N813  (as its own documentation does)
 from numpy.typing import NDArray
 
 from bridge_server.errors import NotEnoughSpace
@@ -111,7 +112,7 @@ def _chosen(path: Path, groups: dict[tuple[str, str], dict[int, Path]]) -> dict[
 
 def _whole(files: dict[int, Path]) -> tuple[Path, ...]:
     numbers = sorted(files)
-    for before, after in zip(numbers, numbers[1:], strict=False):
+    for before, after in itertools.pairwise(numbers):
         if after != before + 1:
             raise UnreadableMedia(
                 f"the image sequence has no frame {before + 1}: {files[before].name} is followed "
@@ -172,7 +173,7 @@ def _layout(spec: Any, file: Path) -> tuple[Layout, tuple[int, ...]]:
     kind = str(spec.format)
     if kind not in _FORMATS or spec.deep or len(set(map(str, spec.channelformats))) > 1:
         raise UnsupportedMedia(
-            f"{file.name} holds samples of {kind}, deep or mixed; render 8 or 16 bit, half or float."
+            f"{file.name} holds samples of {kind}, deep or mixed; render 8 or 16 bit or float."
         )
     if spec.get_int_attribute("oiio:subimages", 1) > 1:
         raise UnsupportedMedia(f"{file.name} has several parts; render one part.")
@@ -241,8 +242,8 @@ def _read(clip: Clip, index: int) -> Frame:
     own, order = _layout(spec, file)
     if own != clip.layout or (spec.width, spec.height) != (clip.width, clip.height):
         raise UnsupportedMedia(
-            f"{file.name} is {spec.width}×{spec.height} {own.name}, the sequence began with "
-            f"{clip.width}×{clip.height} {clip.layout.name}; render all frames alike."
+            f"{file.name} is {spec.width}x{spec.height} {own.name}, the sequence began with "
+            f"{clip.width}x{clip.height} {clip.layout.name}; render all frames alike."
         )
     rest = [channel for channel in range(spec.nchannels) if channel not in order]
     planes = tuple(np.ascontiguousarray(pixels[..., channel]) for channel in order)

@@ -130,7 +130,7 @@ class _Comparison:
         if len(self.span) == self.result.count:
             yield self._rate()
             yield self._times()
-        yield _same("size", *(f"{c.width}×{c.height}" for c in (self.clip, self.result)))
+        yield _same("size", *(f"{c.width}x{c.height}" for c in (self.clip, self.result)))
         yield self._pixel_aspect()
         yield self._rotation()
         yield self._timecode()
@@ -212,13 +212,13 @@ class _Comparison:
 
     def _depth(self) -> Row:
         source, written = self.clip.layout, self.layout
-        names = [f"{each.bits} bit{' float' * each.floating}" for each in (source, written)]
+        before, after = (f"{each.bits} bit{' float' * each.floating}" for each in (source, written))
         if shallower(self.clip, written, self.profile):
-            return Row("bit depth", *names, State.WRONG)
+            return Row("bit depth", before, after, State.WRONG)
         if written.bits < source.bits:
             why = "FFmpeg's ProRes encoder takes 10 bits"
-            return Row("bit depth", *names, State.CHANGED, why)
-        return Row("bit depth", *names, State.KEPT)
+            return Row("bit depth", before, after, State.CHANGED, why)
+        return Row("bit depth", before, after, State.KEPT)
 
     def _sound(self) -> Iterator[Row]:
         if self.result.files:
