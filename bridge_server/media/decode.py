@@ -14,6 +14,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from bridge_server.media import sequences
+from bridge_server.media.checksums import ffv1_intact
 from bridge_server.media.clip import Clip
 from bridge_server.media.containers import opened, picture
 from bridge_server.media.errors import UnreadableMedia, UnsupportedMedia
@@ -67,14 +68,26 @@ def _from_key(clip: Clip, span: range, cancel: CancelToken) -> Iterator[Frame]:
             stream.thread_type = "AUTO"
             if begin:
                 container.seek(int(clip.pts[begin]), stream=stream)
-            shown = _numbered(clip, container, stream, cancel)
-            first = next(shown, None)
+            since = int(clip.pts[begin]) if begin else None
+            shown = _numbered(clip, decoded(container, stream, clip.path, since), cancel)
+            first = _landed(shown, begin)
             # A seek that went too far (a wrong index in the file): from the beginning then.
-            if begin and (first is None or first[0] > begin):
+            if begin and first is None:
                 continue
             if first is not None:
                 yield from _wanted(clip, span, first, shown)
             return
+
+
+def _landed(shown: Iterator[tuple[int, VideoFrame]], begin: int) -> tuple[int, VideoFrame] | None:
+    """The first frame, if it is the one that was sought."""
+    try:
+        first = next(shown, None)
+    except UnreadableMedia:
+        if begin:
+            return None
+        raise
+    return first if first is not None and (not begin or first[0] == begin) else None
 
 
 def _wanted(
@@ -95,9 +108,9 @@ def _wanted(
 
 
 def _numbered(
-    clip: Clip, container: InputContainer, stream: VideoStream, cancel: CancelToken
+    clip: Clip, pictures: Iterator[VideoFrame], cancel: CancelToken
 ) -> Iterator[tuple[int, VideoFrame]]:
-    for shown in decoded(container, stream, clip.path):
+    for shown in pictures:
         cancel.check()
         if shown.pts is None:
             continue
@@ -116,20 +129,32 @@ def _check_same(clip: Clip, shown: VideoFrame, index: int) -> None:
         raise _missing(clip, index)
 
 
-def decoded(container: InputContainer, stream: VideoStream, path: Path) -> Iterator[VideoFrame]:
+def decoded(
+    container: InputContainer, stream: VideoStream, path: Path, since: int | None = None
+) -> Iterator[VideoFrame]:
     """Yield the frames of `stream` from where `container` stands, in the order of showing.
+
+    since: leave out packets that are shown before this time: after a seek to a key frame they need
+        frames in front of it (an open group of pictures)
 
     Raises:
         UnreadableMedia: the bitstream is damaged.
     """
     decoder = _decoder(stream)
+    checked = stream.codec_context.codec.canonical_name == "ffv1"
     try:
         for packet in container.demux(stream):
+            if since is not None and packet.pts is not None and packet.pts < since:
+                continue
+            if checked and packet.size and not ffv1_intact(bytes(packet)):
+                raise _damaged(path, "a checksum does not fit")
             yield from _pictures(decoder, packet)
     except FFmpegError as error:
-        raise UnreadableMedia(
-            f"{path.name} is damaged: {error.strerror}. Render or copy it again."
-        ) from error
+        raise _damaged(path, str(error.strerror)) from error
+
+
+def _damaged(path: Path, what: str) -> UnreadableMedia:
+    return UnreadableMedia(f"{path.name} is damaged: {what}. Render or copy it again.")
 
 
 def _pictures(decoder: VideoCodecContext | None, packet: Packet[VideoStream]) -> list[VideoFrame]:

@@ -32,6 +32,7 @@ from fresco.errors import InvalidInput
 
 #: Ticks in a second that a written file has at least.
 _TICKS = 90_000
+_FAILURES = (FFmpegError, OSError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,12 +186,12 @@ def _check_place(job: Job) -> None:
     target = job.target
     if not target.parent.is_dir():
         raise NotWritten(f"the folder {target.parent} is not there; make it, or choose another.")
+    sources = {source.resolve() for source in job.clip.files or (job.clip.path,)}
     for file in _files(job):
+        if file.resolve() in sources:
+            raise NotWritten(f"{file} is the source itself; choose another name.")
         if file.exists() and not job.overwrite:
             raise NotWritten(f"{file} exists; choose another name, or allow overwriting.")
-        for source in job.clip.files or (job.clip.path,):
-            if file.name == source.name and file.exists() and file.samefile(source):
-                raise NotWritten(f"{file} is the source itself; choose another name.")
 
 
 def _files(job: Job) -> list[Path]:
@@ -232,11 +233,13 @@ def start_timecode(job: Job) -> str | None:
 
 
 @contextmanager
-def _refusals(target: Path) -> Generator[None]:
+def _refusals(
+    target: Path, only: type[BaseException] | tuple[type[BaseException], ...] = _FAILURES
+) -> Generator[None]:
     """Say what a failing muxer, encoder or disk means."""
     try:
         yield
-    except (FFmpegError, OSError, ValueError) as error:
+    except only as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise NotEnoughSpace(
                 f"{target.name} does not fit on the disk; make room and try again."
@@ -292,7 +295,8 @@ class _File:
             self._stream = self._picture(out)
         self._copier = audio.Copier(job.clip, job.span, self._offset, out)
         try:
-            out.start_encoding()
+            with _refusals(job.target, only=OSError):
+                out.start_encoding()
         except FFmpegError as error:
             sound = ", ".join(track.codec for track in job.clip.audio) or "none"
             raise UnsupportedMedia(

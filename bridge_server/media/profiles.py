@@ -46,7 +46,7 @@ class Profile:
 
 _DNX_SMALLEST = (256, 120)
 _FILES = ("mp4", "mov", "matroska")
-_DNX_CONTAINERS = ("mov", "matroska")
+_DNX_CONTAINERS = ("mov",)
 
 #: By name, in the order of the documentation. Quality is set where an editor sees no difference.
 PROFILES = {

@@ -73,7 +73,9 @@ def test_pq_by_published_points(nits, code) -> None:
     """ITU-R BT.2408 and SMPTE ST 2084."""
     light = np.full((3, 1, 1), nits / transfer.REFERENCE_WHITE)
     assert abs(transfer._pq_signal(light)[0, 0, 0] - code) < 1e-4
-    assert abs(transfer._pq_light(np.full((3, 1, 1), code))[0, 0, 0] * 203 - nits) < nits * 2e-3 + 1e-9
+    assert (
+        abs(transfer._pq_light(np.full((3, 1, 1), code))[0, 0, 0] * 203 - nits) < nits * 2e-3 + 1e-9
+    )
 
 
 def test_hlg_by_published_points() -> None:
