@@ -11,7 +11,7 @@ from av.video.plane import VideoPlane
 from numpy.typing import NDArray
 
 from bridge_server.media.clip import ColourTags
-from bridge_server.media.layout import REARRANGED, Family, Layout, parse
+from bridge_server.media.layout import Family, Layout, parse
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,8 +41,6 @@ def from_av(picture: av.VideoFrame, index: int, pts: int) -> Frame:
     Raises:
         UnsupportedMedia: a pixel format not known here.
     """
-    name = REARRANGED.get(picture.format.name)
-    picture = picture.reformat(format=name) if name else picture
     layout = parse(picture.format.name)
     return Frame(index, pts, layout, _read(picture, layout))
 

@@ -85,21 +85,6 @@ _PACKED = {
     "rgba64le": ((0, 1, 2, 3), 4, 16),
 }
 
-#: The same samples in another order, which libswscale rearranges without changing one.
-REARRANGED = {
-    "nv12": "yuv420p",
-    "nv21": "yuv420p",
-    "nv16": "yuv422p",
-    "nv24": "yuv444p",
-    "yuyv422": "yuv422p",
-    "uyvy422": "yuv422p",
-    "p010le": "yuv420p10le",
-    "p210le": "yuv422p10le",
-    "rgb48be": "rgb48le",
-    "rgba64be": "rgba64le",
-    "gray16be": "gray16le",
-}
-
 _PLANAR = re.compile(
     r"(?:yuvj?(?P<a>a)?(?P<sub>\d{3})p|(?P<rgb>gbr)(?P<ra>a)?p|(?P<gray>gray))"
     r"(?P<bits>9|1[0246]|f32)?(?:le)?"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-#: By (a, b, c, d) of x' = a x + c y, y' = b x + d y, y down: whether the picture is mirrored left to
-#: right first, and its quarter turns counter-clockwise.
+#: By (a, b, c, d) of x' = a x + c y, y' = b x + d y, y down: whether the picture is first mirrored
+#: left to right, and its quarter turns counter-clockwise.
 _TURNS = {
     (1, 0, 0, 1): (False, 0),
     (0, -1, 1, 0): (False, 1),

@@ -23,7 +23,7 @@ from bridge_server.media.clip import UNSPECIFIED, AudioTrack, Clip, ColourTags
 from bridge_server.media.containers import opened, picture
 from bridge_server.media.decode import decoded
 from bridge_server.media.errors import UnreadableMedia, UnsupportedMedia
-from bridge_server.media.layout import REARRANGED, parse
+from bridge_server.media.layout import parse
 from fresco.callbacks import CancelToken
 
 #: How much earlier than announced a file may end, in seconds.
@@ -123,7 +123,7 @@ def _clip(container: InputContainer, stream: VideoStream, path: Path, times: _Ti
         container=_container(container, path),
         codec=stream.codec_context.codec.canonical_name,
         profile=stream.profile,
-        layout=parse(REARRANGED.get(first.format.name, first.format.name)),
+        layout=parse(first.format.name),
         rate=rate,
         time_base=base,
         pts=times.pts,

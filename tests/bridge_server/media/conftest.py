@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
+import OpenImageIO
 import pytest
 
-from bridge_server.media import sequences
 from bridge_server.media.clip import Clip, ColourTags
 from bridge_server.media.colour import convert
 from bridge_server.media.decode import frames
 from bridge_server.media.encode import Writer
 from bridge_server.media.frame import Frame
 from bridge_server.media.layout import parse
-from bridge_server.media.probe import probe
 from bridge_server.media.verify import Report
 from tests.bridge_server.media.films import FILMS, Film, film
 
@@ -46,7 +46,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-def copied(clip: Clip, target: Path, start: int = 0, stop: int | None = None, **how) -> Report:
+def copied(clip: Clip, target: Path, start: int = 0, stop: int | None = None, **how: Any) -> Report:
     """Write the clip's frames as they are, and return what `verify` said."""
     with Writer(target, clip, start, stop, **how) as writer:
         for frame in frames(clip, start, stop):
@@ -56,7 +56,10 @@ def copied(clip: Clip, target: Path, start: int = 0, stop: int | None = None, **
 
 
 def made(
-    planes: tuple[np.ndarray, ...], name: str = "yuv444p", tags: ColourTags | None = None, **more
+    planes: tuple[np.ndarray, ...],
+    name: str = "yuv444p",
+    tags: ColourTags | None = None,
+    **more: Any,
 ) -> tuple[Clip, Frame]:
     """A clip of one frame that is in no file."""
     layout = more.pop("layout", None) or parse(name)
@@ -80,27 +83,34 @@ def same(first: Frame, second: Frame) -> bool:
     )
 
 
+def image(path: Path, pixels: np.ndarray, kind: str, **attributes: Any) -> None:
+    """Write one image (H, W, channels) with OpenImageIO itself."""
+    height, width, channels = pixels.shape
+    spec: Any = OpenImageIO.ImageSpec(width, height, channels, kind)
+    spec.attribute("oiio:UnassociatedAlpha", 1)
+    for name, value in attributes.items():
+        if name == "channelnames":
+            spec.channelnames = value
+        elif isinstance(value, tuple):
+            spec.attribute(name, OpenImageIO.TypeDesc(value[0]), value[1])
+        else:
+            spec.attribute(name, value)
+    out: Any = OpenImageIO.ImageOutput.create(str(path))
+    assert out.open(str(path), spec)
+    assert out.write_image(pixels)
+    out.close()
+
+
 def images(folder: Path, suffix: str, kind: str, channels: int, count: int = 3) -> Path:
     """Write a sequence with OpenImageIO itself, and return its pattern."""
-    import OpenImageIO as oiio
-
     rng = np.random.default_rng(1)
     for index in range(count):
         values = rng.random((10, 14, channels), np.float32)
         pixels = {
-            "uint8": lambda v: (v * 255).astype(np.uint8),
-            "uint16": lambda v: (v * 65535).astype(np.uint16),
-            "half": lambda v: (v * 4).astype(np.float16),
-            "float": lambda v: v * 4,
-        }[kind](values)
-        spec = oiio.ImageSpec(14, 10, channels, kind)
-        spec.attribute("oiio:UnassociatedAlpha", 1)
-        path = folder / f"shot ä_{index + 7:04}{suffix}"
-        out = oiio.ImageOutput.create(str(path))
-        assert out.open(str(path), spec)
-        assert out.write_image(pixels)
-        out.close()
-    return sequences.pattern(folder / f"shot ä_%04d{suffix}").folder / f"shot ä_%04d{suffix}"
-
-
-__all__ = ["copied", "images", "made", "probe", "same"]
+            "uint8": (values * 255).astype(np.uint8),
+            "uint16": (values * 65535).astype(np.uint16),
+            "half": (values * 4).astype(np.float16),
+            "float": values * 4,
+        }[kind]
+        image(folder / f"shot ä_{index + 7:04}{suffix}", pixels, kind)
+    return folder / f"shot ä_%04d{suffix}"

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import av
 import numpy as np
 
 FILM_RATE = Fraction(30000, 1001)
+
+#: A film of `FILMS` by its name; and one with properties of its own.
+Films: TypeAlias = Callable[[str], Path]
+Write: TypeAlias = Callable[..., Path]
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ def film(path: Path, what: Film) -> Path:
     return path
 
 
-def _picture(out, what: Film):
+def _picture(out: Any, what: Film) -> Any:
     stream = out.add_stream(what.codec, rate=what.rate, options=dict(what.options))
     stream.width, stream.height, stream.pix_fmt = what.width, what.height, what.pix_fmt
     context = stream.codec_context
@@ -74,7 +79,7 @@ def _picture(out, what: Film):
     return stream
 
 
-def _samples(frame: av.VideoFrame, plane, index: int) -> bytes:
+def _samples(frame: av.VideoFrame, plane: Any, index: int) -> bytes:
     """A slope that moves, within limited range."""
     bits = frame.format.components[0].bits
     size = 1 if bits == 8 else 2
@@ -84,13 +89,13 @@ def _samples(frame: av.VideoFrame, plane, index: int) -> bytes:
     return values.astype("u1" if bits == 8 else "<u2").tobytes()
 
 
-def _tone(out, track, number: int, seconds: Fraction) -> None:
+def _tone(out: Any, track: Any, number: int, seconds: Fraction) -> None:
     context = track.codec_context
     out.start_encoding()
     size, place = context.frame_size or 1024, 0
     kind = context.format.name
     types = {"flt": np.float32, "s16": np.int16, "s32": np.int32}
-    dtype = types[kind.removesuffix("p")]
+    dtype: Any = types[kind.removesuffix("p")]
     loud = 0.5 if dtype is np.float32 else np.iinfo(dtype).max // 2
     while place < seconds * 48000:
         wave = np.sin(np.arange(place, place + size) * 0.05 * (number + 1)) * loud

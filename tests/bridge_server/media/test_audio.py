@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -9,12 +10,13 @@ import pytest
 from bridge_server.media import audio
 from bridge_server.media.probe import probe
 from tests.bridge_server.media.conftest import copied
+from tests.bridge_server.media.films import Films, Write
 
 SOUNDS = [("mp4", "aac"), ("mov", "pcm_s16le"), ("mkv", "flac"), ("mkv", "libopus"),
           ("mp4", "libmp3lame")]  # fmt: skip
 
 
-def samples(path) -> np.ndarray:
+def samples(path: Path) -> np.ndarray:
     """The sound as FFmpeg plays it, with priming cut away, first channel."""
     with av.open(str(path)) as container:
         heard = [frame.to_ndarray() for frame in container.decode(audio=0)]
@@ -23,7 +25,9 @@ def samples(path) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("suffix", "codec"), SOUNDS)
-def test_the_whole_is_copied_bit_by_bit(write, tmp_path, suffix, codec) -> None:
+def test_the_whole_is_copied_bit_by_bit(
+    write: Write, tmp_path: Path, suffix: str, codec: str
+) -> None:
     path = write(f"s.{suffix}", count=30, sound=(codec,))
     clip = probe(path)
     copied(clip, tmp_path / f"back.{suffix}")
@@ -34,7 +38,9 @@ def test_the_whole_is_copied_bit_by_bit(write, tmp_path, suffix, codec) -> None:
 
 
 @pytest.mark.parametrize(("suffix", "codec"), SOUNDS)
-def test_a_range_is_cut_on_packet_borders(write, tmp_path, suffix, codec) -> None:
+def test_a_range_is_cut_on_packet_borders(
+    write: Write, tmp_path: Path, suffix: str, codec: str
+) -> None:
     clip = probe(write(f"s.{suffix}", count=60, sound=(codec,)))
     copied(clip, tmp_path / f"back.{suffix}", 20, 40)
     (whole,) = audio.prints(clip).values()
@@ -47,7 +53,7 @@ def test_a_range_is_cut_on_packet_borders(write, tmp_path, suffix, codec) -> Non
     assert abs(start + last.duration * last.time_base - length) <= longest / 2 + Fraction(1, 1000)
 
 
-def test_a_cut_keeps_sound_at_its_place_in_the_picture(write, tmp_path) -> None:
+def test_a_cut_keeps_sound_at_its_place_in_the_picture(write: Write, tmp_path: Path) -> None:
     """A click in uncompressed sound is at the same time after the same frame."""
     path = write("s.mov", count=60, rate=Fraction(25), sound=("pcm_s16le",))
     clip = probe(path)
@@ -60,7 +66,7 @@ def test_a_cut_keeps_sound_at_its_place_in_the_picture(write, tmp_path) -> None:
     assert np.array_equal(original[begin : begin + len(cut)], cut)
 
 
-def test_several_tracks_keep_their_languages(films, tmp_path) -> None:
+def test_several_tracks_keep_their_languages(films: Films, tmp_path: Path) -> None:
     with av.open(str(films("h264.mp4"))) as source, av.open(str(tmp_path / "two.mkv"), "w") as out:
         streams = [
             out.add_stream_from_template(s) for s in (*source.streams.video, *source.streams.audio)
@@ -81,7 +87,7 @@ def test_several_tracks_keep_their_languages(films, tmp_path) -> None:
     assert [track.language for track in probe(tmp_path / "back.mkv").audio] == ["deu", "fra"]
 
 
-def test_sound_that_starts_before_the_picture(films, tmp_path) -> None:
+def test_sound_that_starts_before_the_picture(films: Films, tmp_path: Path) -> None:
     path = tmp_path / "late.mkv"
     with av.open(str(films("h264.mp4"))) as source, av.open(str(path), "w") as out:
         streams = [out.add_stream_from_template(stream) for stream in source.streams]
@@ -101,7 +107,7 @@ def test_sound_that_starts_before_the_picture(films, tmp_path) -> None:
     assert abs(audio.lead(back) - audio.lead(clip)) < Fraction(3, 100)
 
 
-def test_no_sound_is_no_error(films, tmp_path) -> None:
+def test_no_sound_is_no_error(films: Films, tmp_path: Path) -> None:
     clip = probe(films("hevc.mp4"))
     assert audio.prints(clip) == {}
     assert audio.lead(clip) == 0

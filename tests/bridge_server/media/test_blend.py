@@ -12,7 +12,9 @@ from fresco.errors import InvalidInput
 from tests.bridge_server.media.conftest import made
 
 
-def noise(name: str, seed: int, height: int = 17, width: int = 23, **more):
+def noise(
+    name: str, seed: int, height: int = 17, width: int = 23, **more: object
+) -> tuple[Clip, Frame]:
     layout, rng = parse(name), np.random.default_rng(seed)
     planes = tuple(
         rng.integers(20 << (layout.bits - 8), 230 << (layout.bits - 8),
@@ -25,8 +27,8 @@ def noise(name: str, seed: int, height: int = 17, width: int = 23, **more):
 @pytest.mark.parametrize(
     "name", ["yuv420p", "yuv422p10le", "yuv411p", "yuv440p", "yuva444p16le", "gbrp12le", "gray"]
 )
-def test_outside_the_mask_every_pixel_is_the_sources(name) -> None:
-    """Looked at as pixels: a chroma sample that is shared across the edge must not change either."""
+def test_outside_the_mask_every_pixel_is_the_sources(name: str) -> None:
+    """Looked at as pixels: a chroma sample shared across the edge must not change either."""
     clip, source = noise(name, 1)
     _, styled = noise(name, 2)
     mask = torch.zeros(17, 23)

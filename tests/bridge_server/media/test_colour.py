@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import av
 import numpy as np
 import pytest
@@ -8,14 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge_server.media import sequences
-from bridge_server.media.clip import ColourTags
+from bridge_server.media.clip import Clip, ColourTags
 from bridge_server.media.colour import Form, convert, form_of, from_rgb, target_form, to_rgb
 from bridge_server.media.decode import frames
 from bridge_server.media.errors import UnsupportedMedia
+from bridge_server.media.frame import Frame
 from bridge_server.media.layout import parse
 from bridge_server.media.probe import probe
 from fresco.errors import InvalidInput
 from tests.bridge_server.media.conftest import made, same
+from tests.bridge_server.media.films import Films
 
 #: 75 % bars of limited range: white, yellow, cyan, green, magenta, red, blue, black. As printed in
 #: ITU-R BT.709 / SMPTE RP 219 tables and in BT.601 / SMPTE EG 1 (8 bit), and BT.2111 (10 bit).
@@ -34,7 +38,7 @@ NAMES = {8: "yuv444p", 10: "yuv444p10le", 12: "yuv444p12le", 16: "yuv444p16le"}
 
 
 @pytest.mark.parametrize(("matrix", "bits"), GOLDEN)
-def test_golden_bars(matrix, bits) -> None:
+def test_golden_bars(matrix: int, bits: int) -> None:
     codes = np.array(GOLDEN[matrix, bits]).T[:, None].astype("u1" if bits == 8 else "<u2")
     clip, frame = made(tuple(codes), NAMES[bits], ColourTags(matrix, 1, matrix, False))
     expected = torch.tensor(BARS * 0.75).T[:, None]
@@ -46,7 +50,7 @@ def test_golden_bars(matrix, bits) -> None:
 @pytest.mark.parametrize("matrix", [1, 4, 5, 6, 7, 9])
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("bits", NAMES)
-def test_by_a_second_computation(matrix, full, bits) -> None:
+def test_by_a_second_computation(matrix: int, full: bool, bits: int) -> None:
     """H.273's equations solved as a linear system in float64, no code shared."""
     kr, kb = {1: (0.2126, 0.0722), 4: (0.3, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114),
               7: (0.212, 0.087), 9: (0.2627, 0.0593)}[matrix]  # fmt: skip
@@ -63,9 +67,7 @@ def test_by_a_second_computation(matrix, full, bits) -> None:
         np.clip(np.rint(p * s + o), 0, top) for p, s, o in zip(ycc, scale, offset, strict=True)
     ]
     planes = tuple(code.astype("u1" if bits == 8 else "<u2") for code in codes)
-    primaries = 9 if matrix == 9 else 1
     clip, frame = made(planes, NAMES[bits], ColourTags(1, 1, matrix, full))
-    assert primaries
     assert (to_rgb(frame, clip).rgb - torch.tensor(rgb)).abs().max() < 1.6 / (219 * step)
     back = from_rgb(torch.tensor(rgb), frame, clip)
     worst = max(
@@ -78,7 +80,9 @@ def test_by_a_second_computation(matrix, full, bits) -> None:
 @given(st.sampled_from(["yuv420p", "yuv422p10le", "yuv440p", "yuv411p", "gray", "gbrp12le", "bgr0",
                         "rgb48le", "yuv444p16le"]),
        st.integers(1, 13), st.integers(1, 13), st.booleans())  # fmt: skip
-def test_grey_pictures_of_any_size_come_back_exactly(name, height, width, full) -> None:
+def test_grey_pictures_of_any_size_come_back_exactly(
+    name: str, height: int, width: int, full: bool
+) -> None:
     layout = parse(name)
     values = np.random.default_rng(width * 17 + height).random((height, width)) * 0.8 + 0.1
     picture = torch.tensor(values)[None].repeat(3, 1, 1)
@@ -96,7 +100,7 @@ def test_grey_pictures_of_any_size_come_back_exactly(name, height, width, full) 
 
 
 @pytest.mark.parametrize(("name", "error"), [("yuv420p", 0.02), ("yuv422p10le", 0.02)])
-def test_smooth_colours_through_halved_chroma(name, error) -> None:
+def test_smooth_colours_through_halved_chroma(name: str, error: float) -> None:
     """The error that is stated in the documentation, on a slope of one hue per 40 pixels."""
     y, x = np.mgrid[0:40, 0:48] / 40
     picture = torch.tensor(np.stack([0.2 + 0.5 * x, 0.8 - 0.5 * y, 0.3 + 0.2 * x + 0.2 * y]))
@@ -136,12 +140,13 @@ def test_alpha_goes_beside_the_colours_and_comes_back_untouched() -> None:
     planes = tuple(rng.integers(70, 900, (6, 8)).astype("<u2") for _ in range(4))
     clip, frame = made(planes, "yuva444p10le")
     picture = to_rgb(frame, clip)
+    assert picture.alpha is not None
     assert torch.allclose(picture.alpha[0], torch.tensor(planes[3].astype(np.float32) / 1023))
     back = from_rgb(torch.rand(3, 6, 8), frame, clip)
     assert np.array_equal(back.planes[3], planes[3])
 
 
-def exr(planes: tuple[np.ndarray, ...], **more):
+def exr(planes: tuple[np.ndarray, ...], **more: Any) -> tuple[Clip, Frame]:
     layout = sequences.layout(16, len(planes) == 4, floating=True)
     return made(
         tuple(plane.astype("<f2") for plane in planes), layout=layout, container="exr",
@@ -221,7 +226,7 @@ def test_a_turned_clip_is_upright_for_the_model() -> None:
 
 
 @pytest.mark.parametrize("matrix", [8, 10, 11, 14])
-def test_unknown_matrices_are_refused(matrix) -> None:
+def test_unknown_matrices_are_refused(matrix: int) -> None:
     clip, frame = made(
         tuple(np.zeros((4, 4), "u1") for _ in range(3)), tags=ColourTags(1, 1, matrix)
     )
@@ -230,7 +235,7 @@ def test_unknown_matrices_are_refused(matrix) -> None:
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "prores.mov", "dnxhr.mov"])
-def test_close_to_libswscale_at_eight_bits(films, name) -> None:
+def test_close_to_libswscale_at_eight_bits(films: Films, name: str) -> None:
     """A second implementation, less exact: it is 1 % off at most."""
     clip = probe(films(name))
     with av.open(str(clip.path)) as container:

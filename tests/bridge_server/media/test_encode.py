@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from bridge_server.errors import NotEnoughSpace
 from bridge_server.media import encode, profiles
+from bridge_server.media.clip import Clip
 from bridge_server.media.colour import convert, to_rgb
 from bridge_server.media.decode import frames
 from bridge_server.media.encode import Writer
@@ -20,10 +22,10 @@ from bridge_server.media.verify import State
 from fresco.callbacks import CancelToken
 from fresco.errors import Cancelled, InvalidInput
 from tests.bridge_server.media.conftest import copied, same
-from tests.bridge_server.media.films import FILMS, Film, film
+from tests.bridge_server.media.films import FILMS, Film, Films, Write, film
 
 
-def target(folder: Path, clip, profile: str | None = None, name: str = "Ergebnis é") -> Path:
+def target(folder: Path, clip: Clip, profile: str | None = None, name: str = "Ergebnis é") -> Path:
     chosen = profiles.named(profile) if profile else profiles.default(clip)
     return folder / f"{name}{profiles.suffix(clip, chosen)}"
 
@@ -35,7 +37,7 @@ def test_all_encoders_are_in_the_wheel() -> None:
 
 
 @pytest.mark.parametrize("name", FILMS)
-def test_every_kind_comes_back_by_default(films, tmp_path, name) -> None:
+def test_every_kind_comes_back_by_default(films: Films, tmp_path: Path, name: str) -> None:
     clip = probe(films(name))
     path = target(tmp_path, clip)
     report = copied(clip, path)
@@ -60,16 +62,18 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_what_an_editor_wants_back(films, name) -> None:
+def test_what_an_editor_wants_back(films: Films, name: str) -> None:
     clip = probe(films(name))
     profile = profiles.default(clip)
     assert (profile.name, profiles.suffix(clip, profile)) == EXPECTED[name]
 
 
 @pytest.mark.parametrize("profile", [name for name, p in profiles.PROFILES.items() if p.encoder])
-def test_every_profile(write, tmp_path, profile) -> None:
-    clip = probe(write("source.mkv", codec="ffv1", pix_fmt="yuv420p", width=258, height=130, count=3,
-                       tags=(1, 1, 1, 1)))  # fmt: skip
+def test_every_profile(write: Write, tmp_path: Path, profile: str) -> None:
+    path = write(
+        "source.mkv", codec="ffv1", width=258, height=130, count=3, tags=(1, 1, 1, 1)
+    )  # fmt: skip
+    clip = probe(path)
     path = target(tmp_path, clip, profile, "out")
     assert copied(clip, path, profile=profile).ok
     back = probe(path)
@@ -84,7 +88,7 @@ def test_every_profile(write, tmp_path, profile) -> None:
 
 
 @pytest.mark.parametrize("name", ["ffv1.mkv", "ffv1-rgb16.mkv", "odd.mkv"])
-def test_lossless_is_bit_identical(films, tmp_path, name) -> None:
+def test_lossless_is_bit_identical(films: Films, tmp_path: Path, name: str) -> None:
     clip = probe(films(name))
     copied(clip, tmp_path / "same.mkv")
     pairs = zip(frames(clip), frames(probe(tmp_path / "same.mkv")), strict=True)
@@ -93,7 +97,9 @@ def test_lossless_is_bit_identical(films, tmp_path, name) -> None:
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
 @pytest.mark.parametrize("degrees", [90, 180])
-def test_everything_an_editor_cares_for_is_kept(write, tmp_path, suffix, degrees) -> None:
+def test_everything_an_editor_cares_for_is_kept(
+    write: Write, tmp_path: Path, suffix: str, degrees: int
+) -> None:
     path = write(
         f"all.{suffix}", aspect=Fraction(4, 3), degrees=degrees, timecode="01:00:59;28",
         tags=(1, 13, 6, 2), sound=("aac", "aac"),
@@ -113,7 +119,7 @@ def test_everything_an_editor_cares_for_is_kept(write, tmp_path, suffix, degrees
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
 @pytest.mark.parametrize("start", [0, 4])
-def test_variable_times_are_kept(write, tmp_path, suffix, start) -> None:
+def test_variable_times_are_kept(write: Write, tmp_path: Path, suffix: str, start: int) -> None:
     pts = [0, 20, 50, 60, 90, 100, 140, 160, 170, 200, 210, 260]
     clip = probe(write(f"v.{suffix}", pts=pts, base=Fraction(1, 600)))
     report = copied(clip, tmp_path / f"back.{suffix}", start)
@@ -126,7 +132,7 @@ def test_variable_times_are_kept(write, tmp_path, suffix, start) -> None:
     assert max(apart) <= (Fraction(1, 1000) if suffix == "mkv" else 0)
 
 
-def test_from_milliseconds_to_an_exact_rate(films, tmp_path) -> None:
+def test_from_milliseconds_to_an_exact_rate(films: Films, tmp_path: Path) -> None:
     clip = probe(films("odd.mkv"))
     assert clip.time_base == Fraction(1, 1000)
     assert copied(clip, tmp_path / "exact.mov", profile="prores-422-hq").ok
@@ -136,14 +142,14 @@ def test_from_milliseconds_to_an_exact_rate(films, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "ffv1.mkv"])
-def test_one_frame(films, tmp_path, name) -> None:
+def test_one_frame(films: Films, tmp_path: Path, name: str) -> None:
     clip = probe(films(name))
     path = tmp_path / f"one{clip.path.suffix}"
     assert copied(clip, path, 5, 6).ok
     assert probe(path).count == 1
 
 
-def test_an_odd_size_asked_for_as_h264(films, tmp_path) -> None:
+def test_an_odd_size_asked_for_as_h264(films: Films, tmp_path: Path) -> None:
     clip = probe(films("odd.mkv"))
     with pytest.raises(UnsupportedMedia, match="65x49; choose prores"):
         Writer(tmp_path / "x.mp4", clip, profile="h264")
@@ -154,12 +160,14 @@ def test_an_odd_size_asked_for_as_h264(films, tmp_path) -> None:
     [("prores-4444.mov", "prores-422-hq", "alpha"), ("hevc.mp4", "h264", "bit depth"),
      ("prores.mov", "dnxhr-hq", "bit depth|begins at")],
 )  # fmt: skip
-def test_losses_are_refused_before_the_work(films, tmp_path, name, profile, lost) -> None:
+def test_losses_are_refused_before_the_work(
+    films: Films, tmp_path: Path, name: str, profile: str, lost: str
+) -> None:
     with pytest.raises(UnsupportedMedia, match=lost):
         Writer(tmp_path / "x.mov", probe(films(name)), profile=profile)
 
 
-def test_an_accepted_loss_is_reported(films, tmp_path) -> None:
+def test_an_accepted_loss_is_reported(films: Films, tmp_path: Path) -> None:
     clip = probe(films("prores-4444.mov"))
     report = copied(
         clip, tmp_path / "x.mov", profile="prores-422-hq", accept=["alpha", "bit depth"]
@@ -168,7 +176,7 @@ def test_an_accepted_loss_is_reported(films, tmp_path) -> None:
     assert "accepted" in report["alpha"].why
 
 
-def test_pixel_aspect_that_ffv1_cannot_keep(write, tmp_path) -> None:
+def test_pixel_aspect_that_ffv1_cannot_keep(write: Write, tmp_path: Path) -> None:
     clip = probe(write("wide.mp4", aspect=Fraction(4, 3)))
     with pytest.raises(UnsupportedMedia, match="4/3 wide"):
         Writer(tmp_path / "x.mkv", clip, profile="ffv1")
@@ -176,13 +184,13 @@ def test_pixel_aspect_that_ffv1_cannot_keep(write, tmp_path) -> None:
     assert report["pixel aspect"].state is State.CHANGED
 
 
-def test_interlaced_is_refused(write, tmp_path) -> None:
+def test_interlaced_is_refused(write: Write, tmp_path: Path) -> None:
     clip = probe(write("i.mp4", options={"flags": "+ildct+ilme"}))
     with pytest.raises(UnsupportedMedia, match="deinterlace"):
         Writer(tmp_path / "x.mp4", clip)
 
 
-def test_sound_that_the_container_does_not_hold(films, tmp_path) -> None:
+def test_sound_that_the_container_does_not_hold(films: Films, tmp_path: Path) -> None:
     clip = probe(films("ffv1.mkv"))
     with (
         pytest.raises(UnsupportedMedia, match=r"flac.*\.mkv"),
@@ -192,16 +200,16 @@ def test_sound_that_the_container_does_not_hold(films, tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_encoder(films, tmp_path, monkeypatch) -> None:
+def test_a_missing_encoder(films: Films, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
     without = replace(profiles.PROFILES["h264"], encoder="libopenh265")
     monkeypatch.setitem(profiles.PROFILES, "h264", without)
-    with pytest.raises(MissingEncoder, match="libopenh265.*pip install"):
+    with pytest.raises(MissingEncoder, match=r"libopenh265.*pip install"):
         Writer(tmp_path / "x.mp4", probe(films("h264.mp4")))
 
 
-def test_suffix_and_profile_must_fit(films, tmp_path) -> None:
+def test_suffix_and_profile_must_fit(films: Films, tmp_path: Path) -> None:
     clip = probe(films("h264.mp4"))
     with pytest.raises(UnsupportedMedia, match=r"\.mov or \.mkv"):
         Writer(tmp_path / "x.mp4", clip, profile="prores-422-hq")
@@ -209,7 +217,7 @@ def test_suffix_and_profile_must_fit(films, tmp_path) -> None:
         Writer(tmp_path / "x.mp4", clip, profile="h266")
 
 
-def test_an_existing_target_is_left_alone(films, tmp_path) -> None:
+def test_an_existing_target_is_left_alone(films: Films, tmp_path: Path) -> None:
     clip, path = probe(films("h264.mp4")), tmp_path / "there.mp4"
     path.write_bytes(b"mine")
     with pytest.raises(NotWritten, match="exists; choose"):
@@ -219,7 +227,7 @@ def test_an_existing_target_is_left_alone(films, tmp_path) -> None:
     assert probe(path).count == 12
 
 
-def test_a_target_that_appears_meanwhile_is_left_alone(films, tmp_path) -> None:
+def test_a_target_that_appears_meanwhile_is_left_alone(films: Films, tmp_path: Path) -> None:
     clip, path = probe(films("h264.mp4")), tmp_path / "there.mp4"
     with pytest.raises(NotWritten, match="meanwhile"), Writer(path, clip) as writer:
         for frame in frames(clip):
@@ -229,7 +237,7 @@ def test_a_target_that_appears_meanwhile_is_left_alone(films, tmp_path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["there.mp4"]
 
 
-def test_never_over_the_source(tmp_path) -> None:
+def test_never_over_the_source(tmp_path: Path) -> None:
     path = film(tmp_path / "source.mp4", Film())
     before = path.read_bytes()
     with pytest.raises(NotWritten, match="source itself"):
@@ -240,7 +248,7 @@ def test_never_over_the_source(tmp_path) -> None:
     assert path.read_bytes() == before
 
 
-def test_too_few_frames_are_no_result(films, tmp_path) -> None:
+def test_too_few_frames_are_no_result(films: Films, tmp_path: Path) -> None:
     clip = probe(films("h264.mp4"))
     with pytest.raises(NotAsSource, match="3 of 12"), Writer(tmp_path / "x.mp4", clip) as writer:
         for frame in frames(clip, 0, 3):
@@ -249,7 +257,7 @@ def test_too_few_frames_are_no_result(films, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("order", [(1,), (0, 0), (0, 2)])
-def test_frames_come_in_order(films, tmp_path, order) -> None:
+def test_frames_come_in_order(films: Films, tmp_path: Path, order: tuple[int, ...]) -> None:
     clip = probe(films("h264.mp4"))
     shown = list(frames(clip))
     with pytest.raises(InvalidInput, match="in order"), Writer(tmp_path / "x.mp4", clip) as writer:
@@ -259,7 +267,7 @@ def test_frames_come_in_order(films, tmp_path, order) -> None:
 
 
 @pytest.mark.parametrize("profile", ["h264", "png"])
-def test_cancelled_leaves_nothing(films, tmp_path, profile) -> None:
+def test_cancelled_leaves_nothing(films: Films, tmp_path: Path, profile: str) -> None:
     token, clip = CancelToken(), probe(films("h264.mp4"))
     path = tmp_path / ("x.####.png" if profile == "png" else "x.mp4")
     with pytest.raises(Cancelled), Writer(path, clip, profile=profile, cancel=token) as writer:
@@ -270,15 +278,17 @@ def test_cancelled_leaves_nothing(films, tmp_path, profile) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_result_that_differs_is_not_kept(films, tmp_path, monkeypatch) -> None:
+def test_a_result_that_differs_is_not_kept(
+    films: Films, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The muxer is made to write a wrong timecode: verify must see it."""
-    monkeypatch.setattr(encode, "start_timecode", lambda job: "09:09:09:09")
+    monkeypatch.setattr(encode, "start_timecode", lambda _job: "09:09:09:09")
     with pytest.raises(NotAsSource, match="timecode: none -> 09:09:09:09, wrong"):
         copied(probe(films("h264.mp4")), tmp_path / "x.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_or_locked_folder(films, tmp_path) -> None:
+def test_a_missing_or_locked_folder(films: Films, tmp_path: Path) -> None:
     clip = probe(films("h264.mp4"))
     with pytest.raises(NotWritten, match="not there"):
         Writer(tmp_path / "none" / "x.mp4", clip)
@@ -286,7 +296,7 @@ def test_a_missing_or_locked_folder(films, tmp_path) -> None:
         pass
 
 
-def test_a_full_disk_by_its_number(tmp_path) -> None:
+def test_a_full_disk_by_its_number(tmp_path: Path) -> None:
     import errno
 
     with pytest.raises(NotEnoughSpace, match=r"x\.mp4"), encode._refusals(tmp_path / "x.mp4"):
@@ -322,7 +332,7 @@ def python(code: str, *arguments: object) -> str:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of file sizes")
-def test_a_disk_that_takes_no_more(write, tmp_path) -> None:
+def test_a_disk_that_takes_no_more(write: Write, tmp_path: Path) -> None:
     """A real write error half-way: an error, nothing left, no crash."""
     path = write("big.mkv", codec="ffv1", width=256, height=256, count=8)
     folder = tmp_path / "out"
@@ -347,7 +357,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no ru_maxrss on Windows")
-def test_memory_does_not_grow_with_length(write, tmp_path) -> None:
+def test_memory_does_not_grow_with_length(write: Write, tmp_path: Path) -> None:
     """600 frames of 320x240 are 138 MB as 8-bit RGB: one copy held would be seen."""
     peaks = []
     for count in (60, 600):
@@ -358,7 +368,7 @@ def test_memory_does_not_grow_with_length(write, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", ["dog.mp4", "music.mp4"])
-def test_real_clips(clip, tmp_path, name) -> None:
+def test_real_clips(clip: Callable[[str], Path], tmp_path: Path, name: str) -> None:
     source = probe(clip(name))
     report = copied(source, tmp_path / name, 100, 130)
     assert {row.state for row in report.rows} == {State.KEPT}

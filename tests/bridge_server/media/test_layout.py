@@ -22,13 +22,17 @@ from bridge_server.media.layout import Family, parse
         ("ya8", Family.GRAY, 8, True, (0, 0)),
     ],
 )
-def test_names_of_ffmpeg(name, family, bits, alpha, shift) -> None:
+def test_names_of_ffmpeg(
+    name: str, family: Family, bits: int, alpha: bool, shift: tuple[int, int]
+) -> None:
     layout = parse(name)
     assert (layout.family, layout.bits, layout.alpha, layout.shift) == (family, bits, alpha, shift)
 
 
-@pytest.mark.parametrize("name", ["pal8", "yuv420p10be", "bayer_rggb8", "monob", "xyz12le", "p010"])
-def test_others_are_refused(name) -> None:
+@pytest.mark.parametrize(
+    "name", ["pal8", "yuv420p10be", "bayer_rggb8", "monob", "xyz12le", "p010le", "nv12"]
+)
+def test_others_are_refused(name: str) -> None:
     with pytest.raises(UnsupportedMedia, match=name):
         parse(name)
 

@@ -7,6 +7,7 @@ import torch
 from bridge_server.media.decode import frames
 from bridge_server.media.orient import stored, upright
 from bridge_server.media.probe import probe
+from tests.bridge_server.media.films import Write
 
 #: a, b, u, c, d, v, x, y, w of FFmpeg: where a pixel at (x, y) is shown is (a x + c y, b x + d y).
 ALL = [
@@ -23,7 +24,7 @@ def matrix(a: int, b: int, c: int, d: int) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("turn", ALL)
-def test_every_pixel_goes_where_the_matrix_says(turn) -> None:
+def test_every_pixel_goes_where_the_matrix_says(turn: tuple[int, int, int, int]) -> None:
     a, b, c, d = turn
     image = torch.arange(2 * 3).reshape(1, 2, 3)
     places = {}
@@ -45,7 +46,7 @@ def test_other_angles_do_not_move_pixels() -> None:
 
 
 @pytest.mark.parametrize("degrees", [90, -90, 180])
-def test_as_ffmpegs_own_rotation(write, degrees) -> None:
+def test_as_ffmpegs_own_rotation(write: Write, degrees: int) -> None:
     """PyAV: degrees counter-clockwise."""
     clip = probe(write("r.mp4", degrees=degrees, options={"qp": "0"}))
     luma = torch.from_numpy(next(frames(clip)).planes[0].astype(np.int32))

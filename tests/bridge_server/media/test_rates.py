@@ -15,13 +15,15 @@ RATES = [Fraction(n) for n in (12, 15, 24, 25, 30, 48, 50, 60, 120)] + [
 
 
 @given(st.sampled_from(RATES), st.integers(3, 400), st.integers(0, 10**6))
-def test_milliseconds_of_matroska_still_give_the_exact_rate(rate, count, start) -> None:
+def test_milliseconds_of_matroska_still_give_the_exact_rate(
+    rate: Fraction, count: int, start: int
+) -> None:
     pts = np.array([round(i * 1000 / rate) for i in range(count)], np.int64) + start
     assert exact(pts, Fraction(1, 1000), 33, [rate]) == (rate, False)
 
 
 @given(st.sampled_from(RATES), st.integers(2, 200))
-def test_an_even_clip_needs_no_word_of_the_container(rate, count) -> None:
+def test_an_even_clip_needs_no_word_of_the_container(rate: Fraction, count: int) -> None:
     base = Fraction(1, rate.numerator * 1000)
     pts = np.arange(count, dtype=np.int64) * int(1 / (rate * base))
     assert exact(pts, base, 1, [Fraction(7)]) == (rate, False)
@@ -39,7 +41,7 @@ def test_a_gap_makes_it_variable_and_the_rate_the_average() -> None:
 
 
 @pytest.mark.parametrize("step", [1, 2])
-def test_a_coarse_clock_allows_no_rounding(step) -> None:
+def test_a_coarse_clock_allows_no_rounding(step: int) -> None:
     """At a clock of one tick per frame, a tick beside is a frame beside."""
     pts = np.array([0, 1, 2, 3, 4, 8, 9], np.int64) * step
     assert exact(pts, Fraction(1, 30 * step), step, [Fraction(30)])[1]

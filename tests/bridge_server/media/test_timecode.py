@@ -24,7 +24,7 @@ NTSC = Fraction(30000, 1001)
         ("10:00:00:00", 0, Fraction(50), "10:00:00:00"),
     ],
 )
-def test_frames_later(start, frames, rate, end) -> None:
+def test_frames_later(start: str, frames: int, rate: Fraction, end: str) -> None:
     assert advance(start, frames, rate) == end
 
 

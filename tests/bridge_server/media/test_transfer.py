@@ -24,7 +24,7 @@ def colours(seed: int = 0, low: float = 0.05, high: float = 0.95) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", WAYS)
-def test_the_models_colours_survive_the_way_there_and_back(name) -> None:
+def test_the_models_colours_survive_the_way_there_and_back(name: str) -> None:
     """sRGB -> the clip's colours -> sRGB: what the model paints is what the viewer sees."""
     how, painted = WAYS[name], colours()
     signal = from_srgb(painted, how, np.zeros_like(painted))
@@ -32,7 +32,7 @@ def test_the_models_colours_survive_the_way_there_and_back(name) -> None:
 
 
 @pytest.mark.parametrize("name", WAYS)
-def test_a_clips_own_colours_survive_where_srgb_holds_them(name) -> None:
+def test_a_clips_own_colours_survive_where_srgb_holds_them(name: str) -> None:
     how = WAYS[name]
     signal = from_srgb(colours(1), how, np.zeros((3, 20, 20)))
     back = from_srgb(to_srgb(signal, how), how, signal)
@@ -46,7 +46,7 @@ def test_codes_of_video_are_taken_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("name", WAYS)
-def test_grey_stays_grey_and_brightness_rises(name) -> None:
+def test_grey_stays_grey_and_brightness_rises(name: str) -> None:
     ramp = np.linspace(0, 1, 64)[None, None].repeat(3, axis=0)
     shown = to_srgb(ramp, WAYS[name])
     assert np.abs(shown - shown.mean(axis=0)).max() < 2e-4
@@ -69,7 +69,7 @@ def test_primaries_by_published_matrix() -> None:
 @pytest.mark.parametrize(
     ("nits", "code"), [(0, 0.0), (100, 0.5081), (203, 0.5807), (1000, 0.7518), (10000, 1.0)]
 )
-def test_pq_by_published_points(nits, code) -> None:
+def test_pq_by_published_points(nits: float, code: float) -> None:
     """ITU-R BT.2408 and SMPTE ST 2084."""
     light = np.full((3, 1, 1), nits / transfer.REFERENCE_WHITE)
     assert abs(transfer._pq_signal(light)[0, 0, 0] - code) < 1e-4
@@ -104,14 +104,14 @@ def test_highlights_come_back_with_their_brightness() -> None:
 
 
 @pytest.mark.parametrize("code", [16, 18])
-def test_hdr_is_refused_unless_asked(code) -> None:
+def test_hdr_is_refused_unless_asked(code: float) -> None:
     with pytest.raises(UnsupportedMedia, match=r"HDR.*tone-mapping"):
         way(ColourTags(9, code, 9))
     assert way(ColourTags(9, code, 9), hdr=Hdr.TONE_MAP).kind in ("pq", "hlg")
 
 
 @pytest.mark.parametrize("tags", [ColourTags(10, 1, 1), ColourTags(1, 9, 1), ColourTags(1, 17, 1)])
-def test_unknown_colours_are_refused_by_number(tags) -> None:
+def test_unknown_colours_are_refused_by_number(tags: ColourTags) -> None:
     with pytest.raises(UnsupportedMedia, match=r"number (10|9|17) of H\.273"):
         way(tags)
 

@@ -11,18 +11,18 @@ import pytest
 from bridge_server.media import profiles
 from bridge_server.media.clip import Clip, ColourTags
 from bridge_server.media.probe import probe
-from bridge_server.media.verify import State, verify
+from bridge_server.media.verify import Report, State, verify
 from tests.bridge_server.media.films import Film, film
 
 CLIP = Film(timecode="01:00:00:00", tags=(1, 1, 1, 1), aspect=Fraction(4, 3), sound=("aac",))
 
 
-def check(clip: Clip, path: Path, profile: str = "h264"):
+def check(clip: Clip, path: Path, profile: str = "h264") -> Report:
     chosen = profiles.named(profile)
     return verify(clip, path, clip.span(), profiles.form(clip, chosen).layout, chosen)
 
 
-def test_a_copy_is_kept_in_every_property(tmp_path) -> None:
+def test_a_copy_is_kept_in_every_property(tmp_path: Path) -> None:
     path = film(tmp_path / "a.mp4", CLIP)
     report = check(probe(path), path)
     assert report.ok
@@ -48,20 +48,20 @@ CHANGES: dict[str, Callable[[Clip], Clip]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_each_difference_is_seen(tmp_path, name) -> None:
+def test_each_difference_is_seen(tmp_path: Path, name: str) -> None:
     path = film(tmp_path / "a.mp4", CLIP)
     report = check(CHANGES[name](probe(path)), path)
     assert not report.ok
     assert report[name].state is State.WRONG
 
 
-def test_other_sound_of_the_same_length_is_seen(tmp_path) -> None:
+def test_other_sound_of_the_same_length_is_seen(tmp_path: Path) -> None:
     path = film(tmp_path / "a.mp4", CLIP)
     other = film(tmp_path / "b.mp4", replace(CLIP, sound=("libmp3lame",)))
     assert check(probe(path), other)["sound 0"].state is State.WRONG
 
 
-def test_a_file_that_does_not_decode_is_seen(tmp_path) -> None:
+def test_a_file_that_does_not_decode_is_seen(tmp_path: Path) -> None:
     path = film(tmp_path / "a.mkv", Film("ffv1", options={"level": "3", "slicecrc": "1"}))
     clip = probe(path)
     data = bytearray(path.read_bytes())
@@ -71,7 +71,7 @@ def test_a_file_that_does_not_decode_is_seen(tmp_path) -> None:
     assert report["decodes"].state is State.WRONG
 
 
-def test_a_loss_can_be_accepted_by_name(tmp_path) -> None:
+def test_a_loss_can_be_accepted_by_name(tmp_path: Path) -> None:
     path = film(tmp_path / "a.mp4", CLIP)
     clip = replace(probe(path), timecode="01:00:00:01")
     chosen = profiles.named("h264")
@@ -80,7 +80,7 @@ def test_a_loss_can_be_accepted_by_name(tmp_path) -> None:
     assert report["timecode"].state is State.CHANGED
 
 
-def test_other_streams_are_named(tmp_path) -> None:
+def test_other_streams_are_named(tmp_path: Path) -> None:
     path = film(tmp_path / "a.mp4", CLIP)
     report = check(replace(probe(path), others=("subtitle",)), path)
     assert report["other streams"].state is State.CHANGED
