@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from bridge_server.media.blend import blend
+from bridge_server.media.clip import Clip
 from bridge_server.media.colour import to_rgb
 from bridge_server.media.errors import UnsupportedMedia
+from bridge_server.media.frame import Frame
 from bridge_server.media.layout import parse
 from fresco.errors import InvalidInput
 from tests.bridge_server.media.conftest import made
