@@ -31,6 +31,7 @@ benchmarks: install
 	$(BIN)/python -m tests.benchmarks.method
 	$(BIN)/python -m tests.benchmarks.memory
 	$(BIN)/python -m tests.benchmarks.loading
+	$(BIN)/python -m tests.benchmarks.media
 
 install: $(VENV)/installed
 

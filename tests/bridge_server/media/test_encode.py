@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bridge_server.errors import NotEnoughSpace
-from bridge_server.media import encode, profiles
+from bridge_server.media import profiles, sinks
 from bridge_server.media.clip import Clip
 from bridge_server.media.colour import convert, to_rgb
 from bridge_server.media.decode import frames
@@ -282,7 +282,7 @@ def test_a_result_that_differs_is_not_kept(
     films: Films, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The muxer is made to write a wrong timecode: verify must see it."""
-    monkeypatch.setattr(encode, "start_timecode", lambda _job: "09:09:09:09")
+    monkeypatch.setattr(sinks, "start_timecode", lambda _job: "09:09:09:09")
     with pytest.raises(NotAsSource, match="timecode: none -> 09:09:09:09, wrong"):
         copied(probe(films("h264.mp4")), tmp_path / "x.mp4")
     assert list(tmp_path.iterdir()) == []
@@ -299,7 +299,7 @@ def test_a_missing_or_locked_folder(films: Films, tmp_path: Path) -> None:
 def test_a_full_disk_by_its_number(tmp_path: Path) -> None:
     import errno
 
-    with pytest.raises(NotEnoughSpace, match=r"x\.mp4"), encode._refusals(tmp_path / "x.mp4"):
+    with pytest.raises(NotEnoughSpace, match=r"x\.mp4"), sinks.refusals(tmp_path / "x.mp4"):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
