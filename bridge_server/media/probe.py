@@ -136,10 +136,15 @@ def _clip(container: InputContainer, stream: VideoStream, path: Path, times: _Ti
         matrix=_matrix(first),
         timecode=_timecode(container, stream),
         tags=_tags(first, named),
-        interlaced=first.interlaced_frame or stream.codec_context.field_order > 1,
+        interlaced=first.interlaced_frame or _field_order(stream) > 1,
         audio=tuple(_track(track) for track in container.streams.audio),
         others=_others(container, stream),
     )
+
+
+def _field_order(stream: VideoStream) -> int:
+    """FFmpeg's AVFieldOrder. PyAV 17 does not hand it out; its frames say what they are."""
+    return getattr(stream.codec_context, "field_order", 0)
 
 
 def _first(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:

@@ -150,6 +150,9 @@ class File:
         context = stream.codec_context
         context.time_base = self._base
         context.sample_aspect_ratio = clip.pixel_aspect
+        if clip.variable:
+            # MP4 keeps durations in the order of decoding: the last frame's would be another's.
+            context.max_b_frames = 0
         tags = self._form.tags
         context.color_primaries, context.color_trc = tags.primaries, tags.transfer
         context.colorspace = tags.matrix

@@ -3,14 +3,14 @@
     python -m tests.benchmarks.media [--frames 24] [--minutes 10] [--size 1920x1080]
 
 The first table is of a clip of `--size`, each step by itself on one thread beside the codecs' own;
-the second runs six seconds and `--minutes` at 320 x 180 and 25 frames per second, with sound, through
-all of it: probe, decode, to the model's RGB, back, encode, verify. Memory is that process's peak.
+the second runs six seconds and `--minutes` at 320 x 180 and 25 frames per second, with sound,
+through all of it: probe, decode, to the model's RGB, back, encode, verify. Memory is the peak of
+that process.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,6 +19,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import psutil
 import torch
 
 from bridge_server.media import profiles
@@ -68,14 +69,16 @@ def _copy(path: Path, folder: Path) -> None:
 
 
 def _whole(path: Path, target: Path) -> None:
-    clip = probe(path)
+    clip, peak = probe(path), 0
     start = time.perf_counter()
     with Writer(target, clip) as writer:
         for frame in frames(clip):
             writer.write(from_rgb(to_rgb(frame, clip).rgb, frame, clip, writer.form))
+            peak = max(peak, psutil.Process().memory_info().rss)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{clip.count:8} frames {seconds:8.1f} s {clip.count / seconds:8.1f} fps {peak:8.0f} MB")
+    print(
+        f"{clip.count:8} frames {seconds:8.1f} s {clip.count / seconds:8.1f} fps {peak / 2**20:8.0f} MB"
+    )
 
 
 def _long(folder: Path, minutes: Fraction) -> None:

@@ -116,7 +116,7 @@ def test_sound_only(tmp_path: Path) -> None:
         probe(path)
 
 
-@pytest.mark.parametrize("share", [0.3, 0.9])
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.985])
 @pytest.mark.parametrize("suffix", ["mp4", "fast.mp4", "mkv"])
 def test_cut_off(tmp_path: Path, share: float, suffix: str) -> None:
     whole = tmp_path / "whole.mkv" if suffix == "mkv" else tmp_path / "whole.mp4"
