@@ -76,9 +76,8 @@ def _whole(path: Path, target: Path) -> None:
             writer.write(from_rgb(to_rgb(frame, clip).rgb, frame, clip, writer.form))
             peak = max(peak, psutil.Process().memory_info().rss)
     seconds = time.perf_counter() - start
-    print(
-        f"{clip.count:8} frames {seconds:8.1f} s {clip.count / seconds:8.1f} fps {peak / 2**20:8.0f} MB"
-    )
+    rate = clip.count / seconds
+    print(f"{clip.count:8} frames {seconds:8.1f} s {rate:8.1f} fps {peak / 2**20:8.0f} MB")
 
 
 def _long(folder: Path, minutes: Fraction) -> None:
