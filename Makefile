@@ -32,6 +32,7 @@ benchmarks: install
 	$(BIN)/python -m tests.benchmarks.memory
 	$(BIN)/python -m tests.benchmarks.loading
 	$(BIN)/python -m tests.benchmarks.propagation
+	$(BIN)/python -m tests.benchmarks.media
 
 install: $(VENV)/installed
 

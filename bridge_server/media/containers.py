@@ -1,0 +1,60 @@
+"""Opening containers: only files of this machine, only of the formats that are read here."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from bridge_server.media.errors import UnreadableMedia
+
+#: No playlists and no addresses: a file must not make this machine open others.
+_GUARDS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm",
+}
+
+
+@contextmanager
+def opened(path: Path) -> Generator[InputContainer]:
+    """Open a container for reading.
+
+    Raises:
+        UnreadableMedia: no such file, empty, or not a container that is read here.
+    """
+    if not path.is_file():
+        raise UnreadableMedia(f"{path} is not there, or is no file.")
+    if path.stat().st_size == 0:
+        raise UnreadableMedia(f"{path.name} is empty; render or copy it again.")
+    try:
+        container = av.open(str(path.resolve()), "r", options=_GUARDS, metadata_errors="replace")
+    except (FFmpegError, ValueError, OSError) as error:
+        raise UnreadableMedia(
+            f"{path.name} is not read as MP4, MOV, MKV or WebM ({_reason(error)}); it is of "
+            "another kind, or cut off or damaged at its head or index. Render or copy it again."
+        ) from error
+    with container:
+        yield container
+
+
+def picture(container: InputContainer, path: Path) -> VideoStream:
+    """Return the container's first moving picture.
+
+    Raises:
+        UnreadableMedia: there is none.
+    """
+    for stream in container.streams.video:
+        if not int(stream.disposition) & int(Disposition.attached_pic):
+            return stream
+    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+    raise UnreadableMedia(f"{path.name} holds no moving picture, only: {kinds}.")
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,177 @@
+"""Frames into files: beside the target first, and in its place only when `verify` agreed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+from bridge_server.media import profiles, verify
+from bridge_server.media.clip import Clip
+from bridge_server.media.colour import Form
+from bridge_server.media.errors import NotAsSource, NotWritten, UnsupportedMedia
+from bridge_server.media.frame import Frame
+from bridge_server.media.sinks import File, Images, Job, files
+from bridge_server.media.verify import Report
+from fresco.callbacks import CancelToken
+from fresco.errors import InvalidInput
+
+
+class Writer:
+    """Writes the frames of a clip's range; a context manager.
+
+    Leaving it without an error flushes, verifies and puts the file in its place; `report` then
+    says what was kept. Leaving it with one removes what was begun and nothing else.
+    """
+
+    def __init__(
+        self,
+        target: Path,
+        clip: Clip,
+        start: int = 0,
+        stop: int | None = None,
+        profile: str | None = None,
+        accept: Iterable[str] = (),
+        overwrite: bool = False,
+        cancel: CancelToken | None = None,
+    ) -> None:
+        """Check what can be checked before the work.
+
+        profile: of `profiles.PROFILES`; what an editor wants back for `clip` where None
+        accept: names of properties whose loss is accepted: "alpha", "bit depth"
+
+        Raises:
+            InvalidInput: an unknown profile, or a range outside the clip.
+            UnsupportedMedia: the target cannot hold what the clip is; the message says what can.
+            MissingEncoder: PyAV was built without the profile's encoder.
+            NotWritten: the target exists and `overwrite` is not set, or is the source.
+        """
+        chosen = profiles.named(profile) if profile else profiles.default(clip)
+        span = clip.span(start, stop)
+        self._job = Job(target, clip, span, chosen, frozenset(accept), overwrite)
+        self._cancel = cancel or CancelToken()
+        _check(self._job)
+        self.form: Form = profiles.form(clip, chosen)
+        self.report: Report | None = None
+        self._sink: File | Images | None = None
+        self._written = 0
+
+    def __enter__(self) -> Writer:
+        self._sink = (Images if self._job.profile.images else File)(self._job, self.form)
+        return self
+
+    def write(self, frame: Frame) -> None:
+        """Write the next frame.
+
+        frame: in the form `form`; see `colour.from_rgb` and `colour.convert`
+
+        Raises:
+            InvalidInput: not the next frame, or of another size or layout.
+            NotWritten: the file cannot be written. NotEnoughSpace: the disk is full.
+            Cancelled: the token was set.
+        """
+        self._cancel.check()
+        assert self._sink is not None, "a Writer is used as a context manager"
+        _check_frame(frame, self._job, self.form, self._written)
+        self._sink.write(frame)
+        self._written += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._sink is not None
+        try:
+            if error is None:
+                self.report = self._finish(self._sink)
+        finally:
+            self._sink.discard()
+
+    def _finish(self, sink: File | Images) -> Report:
+        job = self._job
+        if self._written != len(job.span):
+            raise NotAsSource(
+                f"{self._written} of {len(job.span)} frames were handed over for "
+                f"{job.target.name}; it was not written."
+            )
+        sink.close()
+        report = verify.verify(
+            job.clip, sink.path, job.span, self.form.layout, job.profile, job.accept, self._cancel
+        )
+        if not report.ok:
+            raise NotAsSource(
+                f"{job.target.name} is not as its source, and was not kept:\n{report}"
+            )
+        sink.publish()
+        return report
+
+
+def _check(job: Job) -> None:
+    clip, target = job.clip, job.target
+    container = profiles.SUFFIXES.get(target.suffix.lower())
+    if container not in job.profile.containers:
+        names = [end for end, name in profiles.SUFFIXES.items() if name in job.profile.containers]
+        raise UnsupportedMedia(
+            f"{job.profile.name} is not written to {target.name}; end it in {' or '.join(names)}."
+        )
+    if not job.profile.images:
+        profiles.codec(job.profile)
+    if clip.interlaced:
+        raise UnsupportedMedia(
+            f"{clip.path.name} is interlaced, and a picture of two fields cannot be restyled as "
+            "one; deinterlace it first."
+        )
+    _check_loss(job)
+    _check_place(job)
+
+
+def _check_loss(job: Job) -> None:
+    form = profiles.form(job.clip, job.profile)
+    if job.clip.alpha and not form.layout.alpha and "alpha" not in job.accept:
+        raise UnsupportedMedia(
+            f"{job.profile.name} has no alpha and {job.clip.path.name} has; choose prores-4444, "
+            "ffv1 or images, or accept the loss of 'alpha'."
+        )
+    if verify.shallower(job.clip, form.layout, job.profile) and "bit depth" not in job.accept:
+        raise UnsupportedMedia(
+            f"{job.profile.name} holds {form.layout.bits} bits and {job.clip.path.name} has "
+            f"{job.clip.layout.bits}; choose a deeper profile, or accept the loss of 'bit depth'."
+        )
+    no_aspect = job.profile.encoder == "ffv1" and job.clip.pixel_aspect != 1
+    if no_aspect and "pixel aspect" not in job.accept:
+        raise UnsupportedMedia(
+            f"the pixels of {job.clip.path.name} are {job.clip.pixel_aspect} wide, which PyAV "
+            "cannot write beside FFV1; choose prores-422-hq, or accept the loss of 'pixel aspect'."
+        )
+
+
+def _check_place(job: Job) -> None:
+    target = job.target
+    if not target.parent.is_dir():
+        raise NotWritten(f"the folder {target.parent} is not there; make it, or choose another.")
+    sources = {source.resolve() for source in job.clip.files or (job.clip.path,)}
+    for file in files(job):
+        if file.resolve() in sources:
+            raise NotWritten(f"{file} is the source itself; choose another name.")
+        if file.exists() and not job.overwrite:
+            raise NotWritten(f"{file} exists; choose another name, or allow overwriting.")
+
+
+def _check_frame(frame: Frame, job: Job, form: Form, written: int) -> None:
+    if written == len(job.span) or frame.index != job.span[written]:
+        raise InvalidInput(
+            f"frame {frame.index} was handed over as number {written} of {len(job.span)} from "
+            f"frame {job.span.start} on; hand them over in order."
+        )
+    if frame.layout != form.layout:
+        raise InvalidInput(
+            f"frame {frame.index} is {frame.layout.name}, the file takes {form.layout.name}; "
+            "convert it to the writer's form."
+        )
+    if frame.planes[0].shape != (job.clip.height, job.clip.width):
+        raise InvalidInput(
+            f"frame {frame.index} has shape {frame.planes[0].shape}, the clip "
+            f"{(job.clip.height, job.clip.width)}; scale it to the source's size."
+        )

@@ -1,0 +1,250 @@
+"""The codecs that are written, and which one an editor wants back for a clip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import av
+from av.codec.codec import UnknownCodecError
+
+from bridge_server.media import sequences
+from bridge_server.media.clip import Clip
+from bridge_server.media.colour import Form, form_of, target_form
+from bridge_server.media.errors import MissingEncoder, UnsupportedMedia
+from bridge_server.media.layout import Family, Layout, parse
+from fresco.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One way to write a clip.
+
+    encoder: FFmpeg's name; empty for images
+    containers: FFmpeg's names of muxers, the preferred first; of images, the format
+    layouts: what the encoder is given, by rising demand; empty for "the source's own"
+    smallest: width and height that the codec begins at
+    even: width, or height, must be even where chroma is halved
+    limited: the codec has limited range only
+    """
+
+    name: str
+    encoder: str
+    containers: tuple[str, ...]
+    layouts: tuple[str, ...] = ()
+    options: dict[str, str] = field(default_factory=dict[str, str])
+    tag: str | None = None
+    lossless: bool = False
+    limited: bool = False
+    even: bool = False
+    smallest: tuple[int, int] = (1, 1)
+
+    @property
+    def images(self) -> bool:
+        """Whether this writes an image sequence."""
+        return not self.encoder
+
+
+_DNX_SMALLEST = (256, 120)
+_FILES = ("mp4", "mov", "matroska")
+_DNX_CONTAINERS = ("mov",)
+
+#: By name, in the order of the documentation. Quality is set where an editor sees no difference.
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            "h264", "libx264", _FILES,
+            ("yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le"),
+            {"crf": "12", "preset": "medium"}, even=True,
+        ),
+        Profile(
+            "hevc", "libx265", _FILES,
+            ("yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le",
+             "yuv420p12le", "yuv422p12le", "yuv444p12le"),
+            {"crf": "12", "preset": "medium", "x265-params": "log-level=error"},
+            tag="hvc1", even=True,
+        ),
+        Profile(
+            "prores-422-hq", "prores_ks", ("mov", "matroska"), ("yuv422p10le",),
+            {"profile": "hq", "vendor": "apl0"}, limited=True,
+        ),
+        Profile(
+            "prores-4444", "prores_ks", ("mov", "matroska"), ("yuv444p10le", "yuva444p10le"),
+            {"profile": "4444", "vendor": "apl0", "alpha_bits": "16"}, limited=True,
+        ),
+        Profile(
+            "dnxhr-hq", "dnxhd", _DNX_CONTAINERS, ("yuv422p",), {"profile": "dnxhr_hq"},
+            limited=True, smallest=_DNX_SMALLEST,
+        ),
+        Profile(
+            "dnxhr-hqx", "dnxhd", _DNX_CONTAINERS, ("yuv422p10le",), {"profile": "dnxhr_hqx"},
+            limited=True, smallest=_DNX_SMALLEST,
+        ),
+        Profile(
+            "dnxhr-444", "dnxhd", _DNX_CONTAINERS, ("yuv444p10le", "gbrp10le"),
+            {"profile": "dnxhr_444"}, limited=True, smallest=_DNX_SMALLEST,
+        ),
+        Profile(
+            "ffv1", "ffv1", ("matroska",), (),
+            {"level": "3", "slicecrc": "1", "slices": "4", "g": "1"}, lossless=True,
+        ),
+        Profile("png", "", ("png",), lossless=True),
+        Profile("tiff", "", ("tiff",), lossless=True),
+        Profile("exr", "", ("exr",), lossless=True),
+    )
+}  # fmt: skip
+
+#: FFV1 has no float, no 24-bit RGB without padding, and RGB of more bits as planes.
+_FFV1_NAMES = {
+    "rgb24": "bgr0", "bgr24": "bgr0", "rgb0": "bgr0", "0rgb": "bgr0", "0bgr": "bgr0",
+    "gbrp": "bgr0", "rgba": "bgra", "argb": "bgra", "abgr": "bgra", "gbrap": "bgra",
+    "rgb-uint8": "bgr0", "rgba-uint8": "bgra", "rgb-uint16": "gbrp16le",
+    "rgba-uint16": "gbrap16le", "gray-uint8": "gray", "gray-uint16": "gray16le",
+    "ya-uint8": "ya8", "rgb48le": "gbrp16le", "rgba64le": "gbrap16le", "gray8": "gray",
+}  # fmt: skip
+
+#: Containers by the suffix of the file to write.
+SUFFIXES = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"} | sequences.KINDS
+
+
+def named(name: str) -> Profile:
+    """Return the profile called `name`.
+
+    Raises:
+        InvalidInput: there is none.
+    """
+    if name not in PROFILES:
+        raise InvalidInput(f"there is no profile {name!r}; choose one of {', '.join(PROFILES)}.")
+    return PROFILES[name]
+
+
+def default(clip: Clip) -> Profile:
+    """Return what an editor wants back for `clip`.
+
+    Images come back as such images, lossless as lossless, an editing codec as the same; alpha
+    needs ProRes 4444; H.264 and HEVC come back as what they are, unless they are 4:4:4 or of an odd
+    size, which editors do not read: ProRes then. VP9 and AV1 come back as H.264, or HEVC where
+    they have more than 8 bits.
+    """
+    if clip.files:
+        return PROFILES[clip.container]
+    if clip.codec == "ffv1":
+        return PROFILES["ffv1"]
+    if clip.codec == "dnxhd" and not clip.alpha:
+        return PROFILES[_dnx(clip)]
+    full = clip.layout.family is Family.RGB or clip.layout.shift == (0, 0)
+    if clip.alpha or (full and clip.layout.family is not Family.GRAY):
+        return PROFILES["prores-4444"]
+    odd = clip.width % 2 or clip.height % 2
+    if clip.codec == "prores" or odd or clip.codec not in ("h264", "hevc", "vp9", "av1"):
+        return PROFILES["prores-422-hq"]
+    return PROFILES["h264" if clip.codec == "h264" or _eight(clip) else "hevc"]
+
+
+def _eight(clip: Clip) -> bool:
+    return clip.codec != "hevc" and clip.layout.bits == 8
+
+
+def _dnx(clip: Clip) -> str:
+    if clip.width < _DNX_SMALLEST[0] or clip.height < _DNX_SMALLEST[1]:
+        return "prores-422-hq"
+    if clip.layout.shift == (0, 0):
+        return "dnxhr-444"
+    return "dnxhr-hq" if clip.layout.bits == 8 else "dnxhr-hqx"
+
+
+def suffix(clip: Clip, profile: Profile) -> str:
+    """Return the suffix of the file that `profile` is best written to for `clip`."""
+    names = {"mp4": ".mp4", "mov": ".mov", "matroska": ".mkv"}
+    if profile.images:
+        return clip.files[0].suffix if clip.container in profile.containers else f".{profile.name}"
+    own = clip.container if clip.container in profile.containers else profile.containers[0]
+    return names[own]
+
+
+def form(clip: Clip, profile: Profile) -> Form:
+    """Return in which form frames must be handed to an encoder of `profile` for `clip`.
+
+    Raises:
+        UnsupportedMedia: the codec cannot hold the clip's size or samples.
+    """
+    if profile.images:
+        return _image_form(clip, profile)
+    _check_size(clip, profile)
+    chosen = _lossless(clip, profile) if profile.lossless else _nearest(clip, profile)
+    if profile.even and chosen.shift[0] and clip.width % 2:
+        raise _odd(clip, profile)
+    if profile.even and chosen.shift[1] and clip.height % 2:
+        raise _odd(clip, profile)
+    if chosen == clip.layout and not (profile.limited and clip.tags.full):
+        return form_of(clip)
+    return target_form(clip, chosen, profile.limited)
+
+
+def _odd(clip: Clip, profile: Profile) -> UnsupportedMedia:
+    return UnsupportedMedia(
+        f"{profile.name} in the form that editors read holds no odd size, and the clip is "
+        f"{clip.width}x{clip.height}; choose prores-422-hq."
+    )
+
+
+def _check_size(clip: Clip, profile: Profile) -> None:
+    width, height = profile.smallest
+    if clip.width < width or clip.height < height:
+        raise UnsupportedMedia(
+            f"{profile.name} begins at {width}x{height}, and the clip is {clip.width}x"
+            f"{clip.height}; choose prores-422-hq."
+        )
+
+
+def _image_form(clip: Clip, profile: Profile) -> Form:
+    if clip.container in profile.containers:
+        return form_of(clip)
+    if profile.name == "exr":
+        bits = 32 if clip.layout.floating and clip.layout.bits == 32 else 16
+        return target_form(clip, sequences.layout(bits, clip.alpha, True), linear=True)
+    bits = 8 if clip.layout.bits == 8 else 16
+    return target_form(clip, sequences.layout(bits, clip.alpha))
+
+
+def _lossless(clip: Clip, profile: Profile) -> Layout:
+    name = _FFV1_NAMES.get(clip.layout.name, clip.layout.name)
+    encoder = codec(profile)
+    if clip.layout.floating or name not in {each.name for each in encoder.video_formats or ()}:
+        raise UnsupportedMedia(
+            f"{profile.name} does not hold {clip.layout.name} without loss; choose exr for float "
+            "samples, or tiff."
+        )
+    return parse(name)
+
+
+def _nearest(clip: Clip, profile: Profile) -> Layout:
+    """The first layout that holds all that the source has; of chroma, only H.264 and HEVC ask."""
+    layouts = [parse(name) for name in profile.layouts]
+    own = clip.layout
+    same = [each for each in layouts if each.name == own.name]
+    if same and clip.codec == profile.name:
+        return same[0]
+    if profile.encoder in ("libx264", "libx265"):
+        deep = own.bits > 8 and profile.encoder == "libx265"
+        return parse("yuv420p10le" if deep else "yuv420p")
+    if own.family is Family.RGB and profile.name == "dnxhr-444":
+        return layouts[-1]
+    fitting = [each for each in layouts if each.alpha == own.alpha]
+    return (fitting or layouts)[0]
+
+
+def codec(profile: Profile) -> av.Codec:
+    """Return the encoder of `profile`.
+
+    Raises:
+        MissingEncoder: the installed PyAV has none.
+    """
+    try:
+        return av.Codec(profile.encoder, "w")
+    except UnknownCodecError as error:
+        raise MissingEncoder(
+            f"this PyAV ({av.__version__}) was built without {profile.encoder}, which writes "
+            f"{profile.name}; install PyAV's own wheel (pip install --force-reinstall "
+            "--only-binary av av), or choose another profile."
+        ) from error

@@ -1,0 +1,60 @@
+"""Which exact rate a list of times stands for, and whether it is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Time bases at least this fine hold the rate exactly where every step is equal.
+_FINE = Fraction(1, 2000)
+#: A frame must last so many ticks before one tick is taken for rounding.
+_ROUNDED = 8
+
+
+def exact(
+    pts: NDArray[np.int64],
+    time_base: Fraction,
+    last_duration: int,
+    declared: Iterable[Fraction | None],
+) -> tuple[Fraction, bool]:
+    """Return the frames per second, and whether they vary (then it is the average).
+
+    A rate fits if every frame lies where it says, rounded to the time base (Matroska's
+    milliseconds); one tick is allowed for a muxer that rounds otherwise.
+
+    pts: (N,) rising
+    declared: rates that the container names, best first
+    """
+    for rate in (*_even(pts, time_base), *declared, *_measured(pts, time_base)):
+        if rate and rate > 0 and _fits(pts, time_base, rate):
+            return rate, False
+    ticks = int(pts[-1] - pts[0]) + max(1, last_duration)
+    return Fraction(len(pts)) / (ticks * time_base), True
+
+
+def _even(pts: NDArray[np.int64], time_base: Fraction) -> list[Fraction]:
+    steps = np.diff(pts)
+    if time_base > _FINE or not len(steps) or bool((steps != steps[0]).any()):
+        return []
+    return [1 / (int(steps[0]) * time_base)]
+
+
+def _measured(pts: NDArray[np.int64], time_base: Fraction) -> list[Fraction]:
+    """The whole and the NTSC rate next to the mean."""
+    if len(pts) < 2:
+        return []
+    mean = (len(pts) - 1) / (int(pts[-1] - pts[0]) * time_base)
+    if mean * time_base * _ROUNDED > 1:
+        return []
+    return [Fraction(round(mean)), Fraction(round(mean * 1001 / 1000) * 1000, 1001)]
+
+
+def _fits(pts: NDArray[np.int64], time_base: Fraction, rate: Fraction) -> bool:
+    step = 1 / (rate * time_base)
+    index = np.arange(len(pts), dtype=np.int64)
+    expected = (2 * index * step.numerator + step.denominator) // (2 * step.denominator)
+    slack = 1 if step >= _ROUNDED else 0
+    return bool((np.abs(pts - pts[0] - expected) <= slack).all())

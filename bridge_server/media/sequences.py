@@ -1,0 +1,344 @@
+"""Image sequences through OpenImageIO: PNG, TIFF and EXR, one file per frame.
+
+Samples are read and written as they are: no gamma, no profile and no multiplication by alpha is
+applied here. The source's headers (compression, chromaticities, windows, names of channels) are
+written again with the samples.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import OpenImageIO as oiio  # noqa: N813  (as its own documentation does)
+from numpy.typing import NDArray
+
+from bridge_server.errors import NotEnoughSpace
+from bridge_server.media.clip import Clip, ColourTags
+from bridge_server.media.errors import NotWritten, UnreadableMedia, UnsupportedMedia
+from bridge_server.media.frame import Frame
+from bridge_server.media.layout import Family, Layout
+from bridge_server.media.transfer import BT709, BT2020, LINEAR, P3_D65, SRGB, chromaticities
+from fresco.callbacks import CancelToken
+from fresco.errors import InvalidInput
+
+#: Suffixes of images, and what the sequence is called.
+KINDS = {".png": "png", ".tif": "tiff", ".tiff": "tiff", ".exr": "exr"}
+_FORMATS = {"uint8": 8, "uint16": 16, "half": 16, "float": 32}
+_SLOT = re.compile(r"#+|%0?(\d*)d")
+_NUMBERED = re.compile(r"(.*?)(\d+)(\.[A-Za-z]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """Names of a sequence: `folder`/`prefix` + a number of at least `digits` digits + `suffix`."""
+
+    folder: Path
+    prefix: str
+    digits: int
+    suffix: str
+
+    def file(self, number: int) -> Path:
+        """Return the file of a frame by its number."""
+        return self.folder / f"{self.prefix}{number:0{self.digits}}{self.suffix}"
+
+
+def is_sequence(path: Path) -> bool:
+    """Whether `path` means images: a folder, a pattern, or one image."""
+    return path.suffix.lower() in KINDS or path.is_dir()
+
+
+def pattern(path: Path) -> Pattern:
+    """Return the names that a pattern such as ``shot.####.exr`` or ``shot_%04d.png`` stands for.
+
+    Raises:
+        InvalidInput: no place for the number, or a suffix of no image.
+    """
+    slots = list(_SLOT.finditer(path.name))
+    if len(slots) != 1 or path.suffix.lower() not in KINDS:
+        raise InvalidInput(
+            f"{path.name} names no image sequence; write ####, or %04d, where the frame's number "
+            f"goes, and end in {', '.join(sorted(KINDS))}."
+        )
+    slot = slots[0]
+    digits = len(slot[0]) if slot[0].startswith("#") else int(slot[1] or 1)
+    prefix, suffix = path.name[: slot.start()], path.name[slot.end() :]
+    return Pattern(path.parent, prefix, digits, suffix)
+
+
+def find(path: Path) -> tuple[Path, ...]:
+    """Return the files of the sequence that `path` means, in order.
+
+    Raises:
+        UnreadableMedia: none, several sequences in one folder, or a frame that is missing.
+    """
+    groups: dict[tuple[str, str], dict[int, Path]] = {}
+    folder = path if path.is_dir() else path.parent
+    for file in folder.iterdir() if folder.is_dir() else ():
+        found = _NUMBERED.fullmatch(file.name)
+        if found and found[3].lower() in KINDS and file.is_file():
+            groups.setdefault((found[1], found[3]), {})[int(found[2])] = file
+    return _whole(_chosen(path, groups))
+
+
+def _chosen(path: Path, groups: dict[tuple[str, str], dict[int, Path]]) -> dict[int, Path]:
+    if path.is_dir():
+        if len(groups) == 1:
+            return next(iter(groups.values()))
+        names = ", ".join(sorted(f"{prefix}#{suffix}" for prefix, suffix in groups)) or "none"
+        raise UnreadableMedia(
+            f"{path} should hold one image sequence, and holds: {names}. Name one of its files."
+        )
+    if _SLOT.search(path.name):
+        names = pattern(path)
+        key = (names.prefix, names.suffix)
+    else:
+        found = _NUMBERED.fullmatch(path.name)
+        if found is None and path.is_file():
+            return {0: path}
+        key = (found[1], found[3]) if found else ("", "")
+        if not path.is_file():
+            key = ("", "")
+    if key not in groups:
+        raise UnreadableMedia(f"{path} is not there, or is no numbered image.")
+    return groups[key]
+
+
+def _whole(files: dict[int, Path]) -> tuple[Path, ...]:
+    numbers = sorted(files)
+    for before, after in itertools.pairwise(numbers):
+        if after != before + 1:
+            raise UnreadableMedia(
+                f"the image sequence has no frame {before + 1}: {files[before].name} is followed "
+                f"by {files[after].name}. Render the missing frames."
+            )
+    return tuple(files[number] for number in numbers)
+
+
+def probe(path: Path, rate: Fraction | None = None) -> Clip:
+    """Return what is known of an image sequence; one header is read.
+
+    Raises:
+        UnreadableMedia: see `find`; or the first file is damaged.
+        UnsupportedMedia: no rate, or a kind of image that is not read here.
+    """
+    files = find(path)
+    spec = _header(files[0])
+    layout, _ = _layout(spec, files[0])
+    rate = rate or _rate(spec, files[0])
+    kind = KINDS[files[0].suffix.lower()]
+    return Clip(
+        path=path,
+        files=files,
+        container=kind,
+        codec=kind,
+        profile=None,
+        layout=layout,
+        rate=rate,
+        time_base=1 / rate,
+        pts=np.arange(len(files), dtype=np.int64),
+        keys=np.arange(len(files), dtype=np.int64),
+        last_duration=1,
+        variable=False,
+        width=spec.width,
+        height=spec.height,
+        pixel_aspect=Fraction(spec.get_float_attribute("PixelAspectRatio", 1.0)).limit_denominator(
+            1000
+        ),
+        matrix=None,
+        timecode=spec.get_string_attribute("smpte:TimeCode") or None,
+        tags=_tags(spec, layout, files[0]),
+        interlaced=False,
+        audio=(),
+        others=(),
+    )
+
+
+def _rate(spec: Any, file: Path) -> Fraction:
+    named = spec.getattribute("FramesPerSecond")
+    if isinstance(named, tuple) and len(named) == 2 and named[0] > 0 and named[1] > 0:
+        return Fraction(*named)
+    raise UnsupportedMedia(f"{file.name} does not say its frame rate; give one.")
+
+
+def _layout(spec: Any, file: Path) -> tuple[Layout, tuple[int, ...]]:
+    """The layout, and which of the file's channels are its components in canonical order."""
+    names = [name.rsplit(".", 1)[-1].upper() for name in spec.channelnames]
+    kind = str(spec.format)
+    if kind not in _FORMATS or spec.deep or len(set(map(str, spec.channelformats))) > 1:
+        raise UnsupportedMedia(
+            f"{file.name} holds samples of {kind}, deep or mixed; render 8 or 16 bit or float."
+        )
+    if spec.get_int_attribute("oiio:subimages", 1) > 1:
+        raise UnsupportedMedia(f"{file.name} has several parts; render one part.")
+    if spec.get_int_attribute("Orientation", 1) != 1:
+        raise UnsupportedMedia(f"{file.name} is stored turned; render it upright.")
+    grey = [names.index(name) for name in ("Y", "I") if name in names][:1]
+    if {"R", "G", "B"} <= set(names):
+        grey = [names.index(name) for name in "RGB"]
+    if not grey:
+        raise UnsupportedMedia(f"{file.name} has channels {names}, no R, G, B and no Y.")
+    order = (*grey, *([names.index("A")] if "A" in names else []))
+    return _named(kind, len(grey), "A" in names), order
+
+
+def _named(kind: str, colours: int, alpha: bool) -> Layout:
+    bits, floating = _FORMATS[kind], kind in ("half", "float")
+    family = Family.RGB if colours == 3 else Family.GRAY
+    stem = {(3, False): "rgb", (3, True): "rgba", (1, False): "gray", (1, True): "ya"}
+    return Layout(f"{stem[colours, alpha]}-{kind}", family, bits, alpha, floating)
+
+
+def layout(bits: int, alpha: bool, floating: bool = False) -> Layout:
+    """Return the layout of RGB images to write.
+
+    bits: 8 or 16; where `floating`, 16 (half) or 32
+    """
+    kinds = {(8, False): "uint8", (16, False): "uint16", (16, True): "half", (32, True): "float"}
+    return _named(kinds[bits, floating], 3, alpha)
+
+
+def _tags(spec: Any, layout: Layout, file: Path) -> ColourTags:
+    primaries = BT709
+    named = spec.getattribute("chromaticities")
+    if named is not None:
+        points = np.asarray(named, float).reshape(4, 2)
+        near = [
+            code
+            for code in (BT709, BT2020, P3_D65)
+            if np.abs(points - np.array(chromaticities(code))).max() < 2e-3
+        ]
+        if not near:
+            raise UnsupportedMedia(
+                f"{file.name} has colour primaries {points.round(4).tolist()}, which are not "
+                "converted here (ACES and camera gamuts); render linear BT.709."
+            )
+        primaries = near[0]
+    return ColourTags(primaries, LINEAR if layout.floating else SRGB, 0, True)
+
+
+def frames(clip: Clip, span: range, cancel: CancelToken) -> Iterator[Frame]:
+    """Yield frames of a sequence.
+
+    Raises:
+        UnreadableMedia: a file is damaged.
+        UnsupportedMedia: a file differs from the first in size or kind.
+        Cancelled: `cancel` was set.
+    """
+    for index in span:
+        cancel.check()
+        yield _read(clip, index)
+
+
+def _read(clip: Clip, index: int) -> Frame:
+    file = clip.files[index]
+    spec, pixels = _pixels(file)
+    own, order = _layout(spec, file)
+    if own != clip.layout or (spec.width, spec.height) != (clip.width, clip.height):
+        raise UnsupportedMedia(
+            f"{file.name} is {spec.width}x{spec.height} {own.name}, the sequence began with "
+            f"{clip.width}x{clip.height} {clip.layout.name}; render all frames alike."
+        )
+    rest = [channel for channel in range(spec.nchannels) if channel not in order]
+    planes = tuple(np.ascontiguousarray(pixels[..., channel]) for channel in order)
+    extra = tuple(np.ascontiguousarray(pixels[..., channel]) for channel in rest)
+    return Frame(index, int(clip.pts[index]), own, planes, extra)
+
+
+def _open(file: Path) -> Any:
+    config = oiio.ImageSpec()
+    config.attribute("oiio:UnassociatedAlpha", 1)
+    image = oiio.ImageInput.open(str(file), config)
+    if image is None:
+        raise UnreadableMedia(f"{file.name} is no image that can be read: {oiio.geterror()}")
+    return image
+
+
+def _header(file: Path) -> Any:
+    image = _open(file)
+    try:
+        return image.spec()
+    finally:
+        image.close()
+
+
+def _pixels(file: Path) -> tuple[Any, NDArray[Any]]:
+    image = _open(file)
+    try:
+        spec = image.spec()
+        pixels = image.read_image(0, 0, 0, spec.nchannels, str(spec.format))
+        if pixels is None:
+            raise UnreadableMedia(f"{file.name} is damaged: {image.geterror()}")
+        return spec, pixels.reshape(spec.height, spec.width, spec.nchannels)
+    finally:
+        image.close()
+
+
+def write(file: Path, frame: Frame, clip: Clip, timecode: str | None) -> None:
+    """Write one frame; the source's header is kept where the source is such an image too.
+
+    Raises:
+        NotWritten: the file cannot be written.
+        NotEnoughSpace: the disk is full.
+    """
+    spec, pixels = _target(file, frame, clip, timecode)
+    image = oiio.ImageOutput.create(str(file))
+    if image is None or not image.open(str(file), spec):
+        raise _refused(file, image.geterror() if image else oiio.geterror())
+    written = image.write_image(pixels)
+    error = "" if written else image.geterror()
+    if not image.close() or not written:
+        raise _refused(file, error or image.geterror())
+
+
+def _refused(file: Path, error: str) -> Exception:
+    if "space" in error.lower():
+        return NotEnoughSpace(f"{file.name} does not fit on the disk; make room and try again.")
+    return NotWritten(f"{file.name} cannot be written: {error.strip()}")
+
+
+def _target(file: Path, frame: Frame, clip: Clip, timecode: str | None) -> tuple[Any, NDArray[Any]]:
+    height, width = frame.planes[0].shape
+    kept = bool(clip.files) and clip.layout == frame.layout
+    if kept and KINDS[file.suffix.lower()] == clip.container:
+        spec = _header(clip.files[frame.index])
+        order = _layout(spec, file)[1]
+        rest = [channel for channel in range(spec.nchannels) if channel not in order]
+        pixels = np.empty((height, width, spec.nchannels), frame.layout.dtype)
+        for channel, plane in zip((*order, *rest), (*frame.planes, *frame.extra), strict=True):
+            pixels[..., channel] = plane
+    else:
+        spec = oiio.ImageSpec(width, height, len(frame.planes), frame.layout.name.split("-")[1])
+        spec.attribute("PixelAspectRatio", float(clip.pixel_aspect))
+        pixels = np.stack(frame.planes, axis=-1)
+    spec.attribute("oiio:UnassociatedAlpha", 1)
+    _time(spec, file, clip, timecode)
+    return spec, np.ascontiguousarray(pixels)
+
+
+def _time(spec: Any, file: Path, clip: Clip, timecode: str | None) -> None:
+    """Rate and timecode, where the format has a place for them."""
+    if KINDS[file.suffix.lower()] != "exr":
+        return
+    rate = (clip.rate.numerator, clip.rate.denominator)
+    spec.attribute("FramesPerSecond", oiio.TypeDesc("rational"), rate)
+    if timecode:
+        spec.attribute("smpte:TimeCode", oiio.TypeDesc("timecode"), (_packed(timecode), 0))
+
+
+def _packed(timecode: str) -> int:
+    """SMPTE ST 12-1's binary-coded decimals; bit 6 says that frame numbers are dropped."""
+    digits = re.sub(r"\D", "", timecode)
+    return int(digits, 16) | (0x40 if ";" in timecode or "." in timecode else 0)
+
+
+def number(file: Path) -> int:
+    """Return the number in the name of an image; 0 where it has none."""
+    found = _NUMBERED.fullmatch(file.name)
+    return int(found[2]) if found else 0

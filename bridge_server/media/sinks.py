@@ -1,0 +1,274 @@
+"""Where frames go: a container or images beside the target, moved into its place at the end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import OutputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from bridge_server.errors import NotEnoughSpace
+from bridge_server.media import audio, profiles, sequences
+from bridge_server.media.clip import Clip
+from bridge_server.media.colour import Form
+from bridge_server.media.errors import NotWritten, UnsupportedMedia
+from bridge_server.media.frame import Frame, to_av
+from bridge_server.media.profiles import Profile
+from bridge_server.media.timecode import advance
+
+#: Ticks in a second that a written file has at least.
+_TICKS = 90_000
+_FAILURES = (FFmpegError, OSError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be written.
+
+    target: a container; or a pattern of images (``name.####.exr``)
+    span: source frames
+    accept: properties in which the result may be less than the source ("alpha", "bit depth")
+    """
+
+    target: Path
+    clip: Clip
+    span: range
+    profile: Profile
+    accept: frozenset[str] = frozenset()
+    overwrite: bool = False
+
+
+def files(job: Job) -> list[Path]:
+    """The files that will be there in the end."""
+    if not job.profile.images:
+        return [job.target]
+    names = sequences.pattern(job.target)
+    return [names.file(number(job, index)) for index in job.span]
+
+
+def number(job: Job, index: int) -> int:
+    """The number of a frame's file: the source's own where it is a sequence."""
+    return sequences.number(job.clip.files[index]) if job.clip.files else index
+
+
+def start_timecode(job: Job) -> str | None:
+    """Return the timecode of the first frame that is written."""
+    if job.clip.timecode is None or job.clip.variable:
+        return job.clip.timecode if job.span.start == 0 else None
+    return advance(job.clip.timecode, job.span.start, job.clip.rate)
+
+
+@contextmanager
+def refusals(
+    target: Path, only: type[BaseException] | tuple[type[BaseException], ...] = _FAILURES
+) -> Generator[None]:
+    """Say what a failing muxer, encoder or disk means."""
+    try:
+        yield
+    except only as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise NotEnoughSpace(
+                f"{target.name} does not fit on the disk; make room and try again."
+            ) from error
+        raise NotWritten(f"{target} cannot be written: {error}") from error
+
+
+def _clock(clip: Clip, lead: Fraction) -> tuple[Fraction, Fraction]:
+    """Return the time base to write in, and the offset of the first frame, in seconds.
+
+    At a constant rate a frame is a whole number of ticks; else the source's own clock is kept.
+    """
+    if clip.variable:
+        return clip.time_base, lead
+    fine = -(-_TICKS // clip.rate.numerator)
+    return Fraction(1, clip.rate.numerator * fine), lead
+
+
+def _muxer(job: Job) -> dict[str, str]:
+    """MP4 and MOV say in their own clock where a stream begins: its default is milliseconds."""
+    if profiles.SUFFIXES[job.target.suffix.lower()] == "matroska":
+        return {}
+    rates = [track.sample_rate for track in job.clip.audio if track.sample_rate]
+    return {"movie_timescale": str(rates[0] if rates else _TICKS)}
+
+
+class File:
+    """A container being written beside its target."""
+
+    def __init__(self, job: Job, form: Form) -> None:
+        self._job, self._form = job, form
+        token = secrets.token_hex(4)
+        self.path = job.target.with_name(f".{job.target.stem}.{token}{job.target.suffix}")
+        self._copier: audio.Copier | None = None
+        lead = audio.lead(job.clip) if job.span.start == 0 else Fraction(0)
+        self._base, self._offset = _clock(job.clip, lead)
+        with refusals(job.target):
+            self._out: OutputContainer | None = av.open(
+                str(self.path.resolve()),
+                "w",
+                format=profiles.SUFFIXES[job.target.suffix.lower()],
+                options=_muxer(job),
+            )
+        try:
+            self._open(self._out)
+        except BaseException:
+            self.discard()
+            raise
+
+    def _open(self, out: OutputContainer) -> None:
+        job = self._job
+        with refusals(job.target):
+            self._stream = self._picture(out)
+        self._copier = audio.Copier(job.clip, job.span, self._offset, out)
+        try:
+            with refusals(job.target, only=OSError):
+                out.start_encoding()
+        except FFmpegError as error:
+            sound = ", ".join(track.codec for track in job.clip.audio) or "none"
+            raise UnsupportedMedia(
+                f"{job.target.name} cannot be begun as {job.profile.name} with sound {sound}: "
+                f"{error}. A file ending in .mkv holds most kinds of sound."
+            ) from error
+
+    def _picture(self, out: OutputContainer) -> VideoStream:
+        job, clip = self._job, self._job.clip
+        rate = clip.rate.limit_denominator(1001) if clip.variable else clip.rate
+        stream = out.add_stream(job.profile.encoder, rate=rate, options=dict(job.profile.options))
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height = clip.width, clip.height
+        stream.pix_fmt = self._form.layout.name
+        context = stream.codec_context
+        context.time_base = self._base
+        context.sample_aspect_ratio = clip.pixel_aspect
+        if clip.variable:
+            # MP4 keeps durations in the order of decoding: the last frame's would be another's.
+            context.max_b_frames = 0
+        tags = self._form.tags
+        context.color_primaries, context.color_trc = tags.primaries, tags.transfer
+        context.colorspace = tags.matrix
+        context.color_range = {None: 0, False: 1, True: 2}[tags.full]
+        if job.profile.tag and out.format.name != "matroska":
+            context.codec_tag = job.profile.tag
+        stream.set_display_matrix(clip.matrix)
+        timecode = start_timecode(job)
+        if timecode:
+            stream.metadata["timecode"] = timecode
+        return stream
+
+    def write(self, frame: Frame) -> None:
+        """Encode a frame, and write the sound that belongs before it."""
+        picture = to_av(frame, self._form.tags)
+        picture.pts, picture.time_base = self._pts(frame.index), self._base
+        with refusals(self._job.target):
+            for packet in self._stream.encode(picture):
+                self._mux(packet)
+
+    def _pts(self, index: int) -> int:
+        clip = self._job.clip
+        first = self._job.span.start
+        if clip.variable:
+            moved = int(clip.pts[index] - clip.pts[first])
+            return moved + round(self._offset / self._base)
+        return round((Fraction(index - first) / clip.rate + self._offset) / self._base)
+
+    def _duration(self, pts: int) -> int:
+        clip, span = self._job.clip, self._job.span
+        if not clip.variable:
+            return int(1 / (clip.rate * self._base))
+        offset = round(self._offset / self._base)
+        index = int(clip.pts.searchsorted(clip.pts[span.start] + pts - offset))
+        if index + 1 < clip.count:
+            return int(clip.pts[index + 1] - clip.pts[index])
+        return clip.last_duration
+
+    def _mux(self, packet: Packet[VideoStream]) -> None:
+        assert self._out is not None
+        if packet.pts is not None:
+            packet.duration = self._duration(packet.pts)
+        if self._copier is not None and packet.dts is not None:
+            self._copier.until(packet.dts * packet.time_base)
+        self._out.mux(packet)
+
+    def close(self) -> None:
+        """Write what the encoder still holds, the rest of the sound and the index."""
+        assert self._out is not None
+        with refusals(self._job.target):
+            for packet in self._stream.encode():
+                self._mux(packet)
+            if self._copier is not None:
+                self._copier.until(None)
+            out, self._out = self._out, None
+            out.close()
+            with self.path.open("rb+") as file:
+                os.fsync(file.fileno())
+
+    def publish(self) -> None:
+        """Move the file into the target's place."""
+        with refusals(self._job.target):
+            if self._job.target.exists() and not self._job.overwrite:
+                raise NotWritten(f"{self._job.target} appeared meanwhile; choose another name.")
+            self.path.replace(self._job.target)
+
+    def discard(self) -> None:
+        """Remove what was begun; after `publish` nothing is left to remove."""
+        if self._copier is not None:
+            self._copier.close()
+        if self._out is not None:
+            with suppress(FFmpegError, OSError, ValueError):
+                self._out.close()
+            self._out = None
+        self.path.unlink(missing_ok=True)
+
+
+class Images:
+    """An image sequence being written into a folder beside its target."""
+
+    def __init__(self, job: Job, _form: Form) -> None:
+        self._job = job
+        self._names = sequences.pattern(job.target)
+        self._folder = job.target.parent / f".{self._names.prefix}{secrets.token_hex(4)}"
+        with refusals(job.target):
+            self._folder.mkdir()
+
+    @property
+    def path(self) -> Path:
+        """Where the images are until they are verified."""
+        return self._folder
+
+    def write(self, frame: Frame) -> None:
+        """Write a frame's image."""
+        job = self._job
+        timecode = start_timecode(job)
+        if timecode and not job.clip.variable:
+            timecode = advance(timecode, frame.index - job.span.start, job.clip.rate)
+        name = self._names.file(number(job, frame.index)).name
+        sequences.write(self._folder / name, frame, job.clip, timecode)
+
+    def close(self) -> None:
+        """Nothing is pending: every image is whole when it is written."""
+
+    def publish(self) -> None:
+        """Move the images into their places, one after the other."""
+        with refusals(self._job.target):
+            for file in files(self._job):
+                if file.exists() and not self._job.overwrite:
+                    raise NotWritten(f"{file} appeared meanwhile; choose another name.")
+            for file in sorted(self._folder.iterdir()):
+                file.replace(self._job.target.parent / file.name)
+
+    def discard(self) -> None:
+        """Remove what was begun; after `publish` nothing is left to remove."""
+        for file in self._folder.iterdir() if self._folder.is_dir() else ():
+            file.unlink()
+        with suppress(FileNotFoundError):
+            self._folder.rmdir()

@@ -1,0 +1,263 @@
+"""Comparing a written file with its source, property by property."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from bridge_server.media import audio, decode, profiles
+from bridge_server.media.clip import UNSPECIFIED, Clip, ColourTags
+from bridge_server.media.errors import UnreadableMedia
+from bridge_server.media.layout import Family, Layout
+from bridge_server.media.probe import probe
+from bridge_server.media.profiles import Profile
+from bridge_server.media.timecode import advance
+from fresco.callbacks import CancelToken
+
+
+class State(Enum):
+    """What became of a property."""
+
+    KEPT = "kept"
+    CHANGED = "changed"
+    WRONG = "wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One property of the source and of the result; `why` says why it may differ."""
+
+    name: str
+    source: str
+    result: str
+    state: State
+    why: str = ""
+
+    def __str__(self) -> str:
+        end = f" ({self.why})" if self.why else ""
+        return f"{self.name}: {self.source} -> {self.result}, {self.state.value}{end}"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was compared. `ok`: nothing is wrong."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every property is kept, or changed for a reason that is allowed."""
+        return all(row.state is not State.WRONG for row in self.rows)
+
+    def __getitem__(self, name: str) -> Row:
+        return next(row for row in self.rows if row.name == name)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.rows))
+
+
+def verify(
+    clip: Clip,
+    target: Path,
+    span: range,
+    layout: Layout,
+    profile: Profile,
+    accept: frozenset[str] = frozenset(),
+    cancel: CancelToken | None = None,
+) -> Report:
+    """Compare the file `target` with the frames `span` of its source.
+
+    Every frame of the result is decoded once, so that a file which cannot be played is not handed
+    out.
+
+    layout: that the encoder was given
+    accept: properties whose loss the caller accepted
+
+    Raises:
+        UnreadableMedia: the result cannot be read at all.
+        Cancelled: `cancel` was set.
+    """
+    result = probe(target, clip.rate, cancel)
+    work = _Comparison(clip, result, span, layout, profile)
+    rows = [*work.rows(), _decodable(result, cancel)]
+    return Report(tuple(_accepted(row, accept) for row in rows))
+
+
+def shallower(clip: Clip, layout: Layout, profile: Profile) -> bool:
+    """Whether a file with `layout` holds fewer bits than `clip` in a way that counts.
+
+    ProRes is written with 10 bits however deep its source is; from ProRes itself that is the same.
+    """
+    if profile.name.startswith("prores") and clip.codec == "prores":
+        return False
+    return (layout.bits, layout.floating) < (clip.layout.bits, clip.layout.floating) and not (
+        layout.floating and not clip.layout.floating and clip.layout.bits <= 10
+    )
+
+
+def _accepted(row: Row, accept: frozenset[str]) -> Row:
+    if row.state is State.WRONG and row.name in accept:
+        return Row(row.name, row.source, row.result, State.CHANGED, "the loss was accepted")
+    return row
+
+
+def _decodable(result: Clip, cancel: CancelToken | None) -> Row:
+    shown = 0
+    try:
+        for _ in decode.frames(result, cancel=cancel):
+            shown += 1
+    except UnreadableMedia as error:
+        return Row("decodes", "all", f"{shown} frames", State.WRONG, str(error))
+    return Row("decodes", "all", "all", State.KEPT)
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    clip: Clip
+    result: Clip
+    span: range
+    layout: Layout
+    profile: Profile
+
+    def rows(self) -> Iterator[Row]:
+        """Compare all properties; those of time only where there are as many frames."""
+        yield _same("frames", len(self.span), self.result.count)
+        if len(self.span) == self.result.count:
+            yield self._rate()
+            yield self._times()
+        yield _same("size", *(f"{c.width}x{c.height}" for c in (self.clip, self.result)))
+        yield self._pixel_aspect()
+        yield self._rotation()
+        yield self._timecode()
+        yield self._tags()
+        yield self._depth()
+        yield _same("alpha", *("yes" if c.alpha else "no" for c in (self.clip, self.result)))
+        yield from self._sound()
+        if self.clip.others:
+            kinds = ", ".join(self.clip.others)
+            yield Row("other streams", kinds, "none", State.CHANGED, "they are not carried over")
+
+    def _rate(self) -> Row:
+        if self.clip.variable:
+            return Row(
+                "rate", "variable", "variable" if self.result.variable else "constant",
+                State.KEPT, "the times of the frames count",
+            )  # fmt: skip
+        return _same("rate", self.clip.rate, self.result.rate)
+
+    def _times(self) -> Row:
+        """Each frame against the first, within a tick of the coarser clock."""
+        slack = Fraction(0) if self.clip.variable else self.clip.time_base
+        slack = max(slack, self.result.time_base if self._coarse() else Fraction(0))
+        apart = self._apart()
+        state = State.KEPT if apart <= slack else State.WRONG
+        why = f"within {float(slack) * 1000:.3g} ms" if slack and apart else ""
+        return Row("times", "0", f"{float(apart) * 1000:.3g} ms off at most", state, why)
+
+    def _coarse(self) -> bool:
+        return self.result.container in ("matroska", "webm")
+
+    def _apart(self) -> Fraction:
+        """The largest distance of a frame from its source's time, exact."""
+        own = self.clip.pts[self.span.start : self.span.stop]
+        own, new = own - own[0], self.result.pts - self.result.pts[0]
+        ours, theirs = self.clip.time_base, self.result.time_base
+        guess = np.abs(own * float(ours) - new * float(theirs))
+        worst = np.argsort(guess)[-8:]
+        return max(abs(int(own[i]) * ours - int(new[i]) * theirs) for i in worst)
+
+    def _pixel_aspect(self) -> Row:
+        row = _same("pixel aspect", self.clip.pixel_aspect, self.result.pixel_aspect)
+        if row.state is State.WRONG and self.result.container in ("png", "tiff"):
+            why = f"{self.result.container} has no place for it"
+            return Row(row.name, row.source, row.result, State.CHANGED, why)
+        return row
+
+    def _rotation(self) -> Row:
+        row = _same("rotation", self.clip.matrix or "none", self.result.matrix or "none")
+        if row.state is State.WRONG and self.result.files:
+            why = "images have no rotation: they lie as the source is stored"
+            return Row(row.name, row.source, row.result, State.CHANGED, why)
+        return row
+
+    def _timecode(self) -> Row:
+        source = self.clip.timecode
+        if source and (self.span.start == 0 or not self.clip.variable):
+            source = advance(source, self.span.start, self.clip.rate)
+        elif source:
+            why = "frames of a variable rate cannot be counted on from the start"
+            return Row("timecode", source, self.result.timecode or "none", State.CHANGED, why)
+        row = _same("timecode", source or "none", self.result.timecode or "none")
+        if row.state is State.WRONG and self.result.container in ("png", "tiff"):
+            why = f"{self.result.container} has no place for it"
+            return Row(row.name, row.source, row.result, State.CHANGED, why)
+        return row
+
+    def _tags(self) -> Row:
+        form = profiles.form(self.clip, self.profile)
+        source, result = self.clip.tags, self.result.tags
+        if self.result.files:
+            return Row("colour tags", str(source), str(result), State.KEPT, "by the image format")
+        if not _agree(form.tags, result, form.layout):
+            return Row("colour tags", str(source), str(result), State.WRONG)
+        if _agree(source, result, form.layout):
+            return Row("colour tags", str(source), str(result), State.KEPT)
+        why = "the samples were converted: the codec holds no other form"
+        return Row("colour tags", str(source), str(result), State.CHANGED, why)
+
+    def _depth(self) -> Row:
+        source, written = self.clip.layout, self.layout
+        before, after = (f"{each.bits} bit{' float' * each.floating}" for each in (source, written))
+        if shallower(self.clip, written, self.profile):
+            return Row("bit depth", before, after, State.WRONG)
+        if written.bits < source.bits:
+            why = "FFmpeg's ProRes encoder takes 10 bits"
+            return Row("bit depth", before, after, State.CHANGED, why)
+        return Row("bit depth", before, after, State.KEPT)
+
+    def _sound(self) -> Iterator[Row]:
+        if self.result.files:
+            if self.clip.audio:
+                tracks = f"{len(self.clip.audio)} streams"
+                yield Row("sound", tracks, "none", State.CHANGED, "images have no sound")
+            return
+        yield _same("sound", f"{len(self.clip.audio)} streams", f"{len(self.result.audio)} streams")
+        ours = audio.prints(self.clip, self.span).values()
+        theirs = audio.prints(self.result).values()
+        slack = self.clip.time_base + self.result.time_base + Fraction(1, 1000) * self._coarse()
+        for number, (own, new) in enumerate(zip(ours, theirs, strict=False)):
+            near = own.start is None or abs(own.start - (new.start or 0)) <= slack
+            same = own.digest == new.digest and near
+            yield Row(
+                f"sound {number}", _print(own), _print(new), State.KEPT if same else State.WRONG
+            )
+
+
+def _print(of: audio.Print) -> str:
+    start = "" if of.start is None else f" from {float(of.start) * 1000:.1f} ms"
+    return f"{of.packets} packets {of.digest[:12]}{start}"
+
+
+def _same(name: str, source: object, result: object) -> Row:
+    state = State.KEPT if source == result else State.WRONG
+    return Row(name, str(source), str(result), state)
+
+
+def _agree(asked: ColourTags, found: ColourTags, layout: Layout) -> bool:
+    """Whether a file says what it was asked to; where nothing was asked, the default is right."""
+    pick: tuple[Callable[[ColourTags], int], ...] = (
+        lambda tags: tags.primaries,
+        lambda tags: tags.transfer,
+        lambda tags: tags.matrix,
+    )
+    for code in pick[: 2 if layout.family is not Family.YUV else 3]:
+        if code(asked) != UNSPECIFIED and code(asked) != code(found):
+            return False
+    if layout.family is Family.RGB:
+        return True
+    return bool(asked.full) == bool(found.full)

@@ -1,0 +1,132 @@
+"""Clips made by the tests themselves, straight through PyAV: a second way of writing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import av
+import numpy as np
+
+FILM_RATE = Fraction(30000, 1001)
+
+#: A film of `FILMS` by its name; and one with properties of its own.
+Films: TypeAlias = Callable[[str], Path]
+Write: TypeAlias = Callable[..., Path]
+
+
+@dataclass(frozen=True)
+class Film:
+    """What to write. `pts` in `base`; both make a variable rate."""
+
+    codec: str = "libx264"
+    pix_fmt: str = "yuv420p"
+    width: int = 64
+    height: int = 48
+    count: int = 12
+    rate: Fraction = FILM_RATE
+    options: dict[str, str] = field(default_factory=dict)
+    pts: Sequence[int] | None = None
+    base: Fraction | None = None
+    aspect: Fraction | None = None
+    degrees: int | None = None
+    timecode: str | None = None
+    tags: tuple[int, int, int, int] | None = None
+    sound: tuple[str, ...] = ()
+    field_order: int | None = None
+
+
+def film(path: Path, what: Film) -> Path:
+    """Write `what`, each frame another picture, and return the path."""
+    with av.open(str(path), "w") as out:
+        stream = _picture(out, what)
+        tracks = [out.add_stream(codec, rate=48000) for codec in what.sound]
+        for track in tracks:
+            track.codec_context.layout = "stereo"
+        for index in range(what.count):
+            frame = av.VideoFrame(what.width, what.height, what.pix_fmt)
+            for plane in frame.planes:
+                plane.update(_samples(frame, plane, index))
+            frame.pts = what.pts[index] if what.pts else index
+            frame.time_base = what.base or 1 / what.rate
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+        for number, track in enumerate(tracks):
+            _tone(out, track, number, what.count / what.rate)
+    return path
+
+
+def _picture(out: Any, what: Film) -> Any:
+    stream = out.add_stream(what.codec, rate=what.rate, options=dict(what.options))
+    stream.width, stream.height, stream.pix_fmt = what.width, what.height, what.pix_fmt
+    context = stream.codec_context
+    context.time_base = what.base or 1 / what.rate
+    if what.aspect:
+        context.sample_aspect_ratio = what.aspect
+    if what.degrees is not None:
+        stream.set_display_rotation(what.degrees)
+    if what.timecode:
+        stream.metadata["timecode"] = what.timecode
+    if what.field_order is not None:
+        context.options = {**context.options, "x264-params": "interlaced=1"}
+    if what.tags:
+        context.color_primaries, context.color_trc, context.colorspace, context.color_range = (
+            what.tags
+        )
+    return stream
+
+
+def _samples(frame: av.VideoFrame, plane: Any, index: int) -> bytes:
+    """A slope that moves, within limited range."""
+    bits = frame.format.components[0].bits
+    size = 1 if bits == 8 else 2
+    rows, columns = plane.buffer_size // plane.line_size, plane.line_size // size
+    slope = np.add.outer(np.arange(rows) * 2, np.arange(columns)) + index * 5
+    values = 16 + slope % 200 if bits == 8 else (16 + slope % 200) << (bits - 8)
+    return values.astype("u1" if bits == 8 else "<u2").tobytes()
+
+
+def _tone(out: Any, track: Any, number: int, seconds: Fraction) -> None:
+    context = track.codec_context
+    out.start_encoding()
+    size, place = context.frame_size or 1024, 0
+    kind = context.format.name
+    types = {"flt": np.float32, "s16": np.int16, "s32": np.int32}
+    dtype: Any = types[kind.removesuffix("p")]
+    loud = 0.5 if dtype is np.float32 else np.iinfo(dtype).max // 2
+    while place < seconds * 48000:
+        wave = np.sin(np.arange(place, place + size) * 0.05 * (number + 1)) * loud
+        wave = np.stack([wave, wave]) if kind.endswith("p") else np.repeat(wave, 2)[None]
+        frame = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(wave.astype(dtype)), format=kind, layout="stereo"
+        )
+        frame.sample_rate, frame.pts, frame.time_base = 48000, place, Fraction(1, 48000)
+        out.mux(track.encode(frame))
+        place += size
+    out.mux(track.encode())
+
+
+#: Every codec that is read, in a container that holds it.
+FILMS: dict[str, Film] = {
+    "h264.mp4": Film(sound=("aac",)),
+    "h264-422.mov": Film(pix_fmt="yuv422p10le", tags=(1, 1, 1, 1)),
+    "hevc.mp4": Film("libx265", "yuv420p10le", options={"x265-params": "log-level=none"}),
+    "vp9.webm": Film("libvpx-vp9", sound=("libopus",)),
+    "vp9-alpha.webm": Film("libvpx-vp9", "yuva420p", options={"auto-alt-ref": "0"}),
+    "av1.mkv": Film("libsvtav1", options={"svtav1-params": "preset=12"}, count=4),
+    "prores.mov": Film("prores_ks", "yuv422p10le", tags=(1, 1, 1, 1), sound=("pcm_s16le",)),
+    "prores-4444.mov": Film(
+        "prores_ks", "yuva444p10le", options={"profile": "4444", "alpha_bits": "16"}
+    ),
+    "dnxhr.mov": Film("dnxhd", "yuv422p", 256, 120, options={"profile": "dnxhr_hq"}, count=3),
+    "dnxhr-10.mov": Film(
+        "dnxhd", "yuv422p10le", 257, 121, options={"profile": "dnxhr_hqx"}, count=3
+    ),
+    "dnxhr-444.mov": Film("dnxhd", "gbrp10le", 256, 120, options={"profile": "dnxhr_444"}, count=3),
+    "ffv1.mkv": Film("ffv1", "yuv420p", tags=(9, 1, 9, 1), sound=("flac", "aac")),
+    "ffv1-rgb16.mkv": Film("ffv1", "gbrap16le", tags=(1, 13, 0, 2)),
+    "odd.mkv": Film("ffv1", "yuv420p", 65, 49),
+}

@@ -1,0 +1,388 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bridge_server.errors import NotEnoughSpace
+from bridge_server.media import profiles, sinks
+from bridge_server.media.clip import Clip
+from bridge_server.media.colour import convert, to_rgb
+from bridge_server.media.decode import frames
+from bridge_server.media.encode import Writer
+from bridge_server.media.errors import MissingEncoder, NotAsSource, NotWritten, UnsupportedMedia
+from bridge_server.media.probe import probe
+from bridge_server.media.verify import State
+from fresco.callbacks import CancelToken
+from fresco.errors import Cancelled, InvalidInput
+from tests.bridge_server.media.conftest import copied, same
+from tests.bridge_server.media.films import FILMS, Film, Films, Write, film
+
+
+def target(folder: Path, clip: Clip, profile: str | None = None, name: str = "Ergebnis é") -> Path:
+    chosen = profiles.named(profile) if profile else profiles.default(clip)
+    return folder / f"{name}{profiles.suffix(clip, chosen)}"
+
+
+def test_all_encoders_are_in_the_wheel() -> None:
+    for profile in profiles.PROFILES.values():
+        if not profile.images:
+            assert profiles.codec(profile).name == profile.encoder
+
+
+@pytest.mark.parametrize("name", FILMS)
+def test_every_kind_comes_back_by_default(films: Films, tmp_path: Path, name: str) -> None:
+    clip = probe(films(name))
+    path = target(tmp_path, clip)
+    report = copied(clip, path)
+    assert report.ok
+    back = probe(path)
+    assert (back.count, back.rate, back.alpha) == (clip.count, clip.rate, clip.alpha)
+    assert back.layout.bits >= clip.layout.bits
+    shown = zip(frames(clip), frames(back), strict=True)
+    worst = max(float((to_rgb(a, clip).rgb - to_rgb(b, back).rgb).abs().mean()) for a, b in shown)
+    assert worst < 0.012
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+EXPECTED = {
+    "h264.mp4": ("h264", ".mp4"), "h264-422.mov": ("h264", ".mov"), "hevc.mp4": ("hevc", ".mp4"),
+    "vp9.webm": ("h264", ".mp4"), "vp9-alpha.webm": ("prores-4444", ".mov"),
+    "prores.mov": ("prores-422-hq", ".mov"), "prores-4444.mov": ("prores-4444", ".mov"),
+    "dnxhr.mov": ("dnxhr-hq", ".mov"), "dnxhr-10.mov": ("dnxhr-hqx", ".mov"),
+    "dnxhr-444.mov": ("dnxhr-444", ".mov"), "ffv1.mkv": ("ffv1", ".mkv"),
+    "av1.mkv": ("h264", ".mkv"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_what_an_editor_wants_back(films: Films, name: str) -> None:
+    clip = probe(films(name))
+    profile = profiles.default(clip)
+    assert (profile.name, profiles.suffix(clip, profile)) == EXPECTED[name]
+
+
+@pytest.mark.parametrize("profile", [name for name, p in profiles.PROFILES.items() if p.encoder])
+def test_every_profile(write: Write, tmp_path: Path, profile: str) -> None:
+    path = write(
+        "source.mkv", codec="ffv1", width=258, height=130, count=3, tags=(1, 1, 1, 1)
+    )  # fmt: skip
+    clip = probe(path)
+    path = target(tmp_path, clip, profile, "out")
+    assert copied(clip, path, profile=profile).ok
+    back = probe(path)
+    assert back.codec == {"hevc": "hevc", "h264": "h264", "ffv1": "ffv1"}.get(
+        profile, "prores" if profile.startswith("prores") else "dnxhd"
+    )
+    first = zip(frames(clip), frames(back), strict=True)
+    assert (
+        max(float((to_rgb(a, clip).rgb - to_rgb(b, back).rgb).abs().mean()) for a, b in first)
+        < 0.01
+    )
+
+
+@pytest.mark.parametrize("name", ["ffv1.mkv", "ffv1-rgb16.mkv", "odd.mkv"])
+def test_lossless_is_bit_identical(films: Films, tmp_path: Path, name: str) -> None:
+    clip = probe(films(name))
+    copied(clip, tmp_path / "same.mkv")
+    pairs = zip(frames(clip), frames(probe(tmp_path / "same.mkv")), strict=True)
+    assert all(same(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+@pytest.mark.parametrize("degrees", [90, 180])
+def test_everything_an_editor_cares_for_is_kept(
+    write: Write, tmp_path: Path, suffix: str, degrees: int
+) -> None:
+    path = write(
+        f"all.{suffix}", aspect=Fraction(4, 3), degrees=degrees, timecode="01:00:59;28",
+        tags=(1, 13, 6, 2), sound=("aac", "aac"),
+    )  # fmt: skip
+    clip = probe(path)
+    report = copied(clip, tmp_path / f"back.{suffix}", 3, 9)
+    assert {row.state for row in report.rows} == {State.KEPT}
+    back = probe(tmp_path / f"back.{suffix}")
+    assert back.timecode == "01:01:00;03"
+    assert (back.pixel_aspect, back.matrix, back.tags) == (
+        clip.pixel_aspect,
+        clip.matrix,
+        clip.tags,
+    )
+    assert len(back.audio) == 2
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+@pytest.mark.parametrize("start", [0, 4])
+def test_variable_times_are_kept(write: Write, tmp_path: Path, suffix: str, start: int) -> None:
+    pts = [0, 20, 50, 60, 90, 100, 140, 160, 170, 200, 210, 260]
+    clip = probe(write(f"v.{suffix}", pts=pts, base=Fraction(1, 600)))
+    report = copied(clip, tmp_path / f"back.{suffix}", start)
+    assert report["times"].state is State.KEPT
+    back = probe(tmp_path / f"back.{suffix}")
+    apart = [
+        abs((back.seconds(i) - back.seconds(0)) - Fraction(pts[i + start] - pts[start], 600))
+        for i in range(back.count)
+    ]
+    assert max(apart) <= (Fraction(1, 1000) if suffix == "mkv" else 0)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov"])
+def test_the_last_frame_of_a_range_lasts_as_long_as_it_did(
+    write: Write, tmp_path: Path, suffix: str
+) -> None:
+    pts = [0, 20, 50, 60, 90, 100, 140, 160, 170, 200, 210, 260]
+    clip = probe(write(f"v.{suffix}", pts=pts, base=Fraction(1, 600)))
+    copied(clip, tmp_path / f"back.{suffix}", 2, 6)
+    back = probe(tmp_path / f"back.{suffix}")
+    assert back.seconds(4) - back.seconds(3) == Fraction(140 - 100, 600)
+
+
+def test_from_milliseconds_to_an_exact_rate(films: Films, tmp_path: Path) -> None:
+    clip = probe(films("odd.mkv"))
+    assert clip.time_base == Fraction(1, 1000)
+    assert copied(clip, tmp_path / "exact.mov", profile="prores-422-hq").ok
+    back = probe(tmp_path / "exact.mov")
+    assert len(set(np.diff(back.pts))) == 1
+    assert back.rate == Fraction(30000, 1001)
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "ffv1.mkv"])
+def test_one_frame(films: Films, tmp_path: Path, name: str) -> None:
+    clip = probe(films(name))
+    path = tmp_path / f"one{clip.path.suffix}"
+    assert copied(clip, path, 5, 6).ok
+    assert probe(path).count == 1
+
+
+def test_an_odd_size_asked_for_as_h264(films: Films, tmp_path: Path) -> None:
+    clip = probe(films("odd.mkv"))
+    with pytest.raises(UnsupportedMedia, match="65x49; choose prores"):
+        Writer(tmp_path / "x.mp4", clip, profile="h264")
+
+
+@pytest.mark.parametrize(
+    ("name", "profile", "lost"),
+    [("prores-4444.mov", "prores-422-hq", "alpha"), ("hevc.mp4", "h264", "bit depth"),
+     ("prores.mov", "dnxhr-hq", "bit depth|begins at")],
+)  # fmt: skip
+def test_losses_are_refused_before_the_work(
+    films: Films, tmp_path: Path, name: str, profile: str, lost: str
+) -> None:
+    with pytest.raises(UnsupportedMedia, match=lost):
+        Writer(tmp_path / "x.mov", probe(films(name)), profile=profile)
+
+
+def test_an_accepted_loss_is_reported(films: Films, tmp_path: Path) -> None:
+    clip = probe(films("prores-4444.mov"))
+    report = copied(
+        clip, tmp_path / "x.mov", profile="prores-422-hq", accept=["alpha", "bit depth"]
+    )
+    assert report["alpha"].state is State.CHANGED
+    assert "accepted" in report["alpha"].why
+
+
+def test_pixel_aspect_that_ffv1_cannot_keep(write: Write, tmp_path: Path) -> None:
+    clip = probe(write("wide.mp4", aspect=Fraction(4, 3)))
+    with pytest.raises(UnsupportedMedia, match="4/3 wide"):
+        Writer(tmp_path / "x.mkv", clip, profile="ffv1")
+    report = copied(clip, tmp_path / "x.mkv", profile="ffv1", accept=["pixel aspect"])
+    assert report["pixel aspect"].state is State.CHANGED
+
+
+def test_interlaced_is_refused(write: Write, tmp_path: Path) -> None:
+    clip = probe(write("i.mp4", options={"flags": "+ildct+ilme"}))
+    with pytest.raises(UnsupportedMedia, match="deinterlace"):
+        Writer(tmp_path / "x.mp4", clip)
+
+
+def test_sound_that_the_container_does_not_hold(films: Films, tmp_path: Path) -> None:
+    clip = probe(films("ffv1.mkv"))
+    with (
+        pytest.raises(UnsupportedMedia, match=r"flac.*\.mkv"),
+        Writer(tmp_path / "x.mov", clip, profile="prores-422-hq"),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_encoder(films: Films, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    without = replace(profiles.PROFILES["h264"], encoder="libopenh265")
+    monkeypatch.setitem(profiles.PROFILES, "h264", without)
+    with pytest.raises(MissingEncoder, match=r"libopenh265.*pip install"):
+        Writer(tmp_path / "x.mp4", probe(films("h264.mp4")))
+
+
+def test_suffix_and_profile_must_fit(films: Films, tmp_path: Path) -> None:
+    clip = probe(films("h264.mp4"))
+    with pytest.raises(UnsupportedMedia, match=r"\.mov or \.mkv"):
+        Writer(tmp_path / "x.mp4", clip, profile="prores-422-hq")
+    with pytest.raises(InvalidInput, match="no profile 'h266'"):
+        Writer(tmp_path / "x.mp4", clip, profile="h266")
+
+
+def test_an_existing_target_is_left_alone(films: Films, tmp_path: Path) -> None:
+    clip, path = probe(films("h264.mp4")), tmp_path / "there.mp4"
+    path.write_bytes(b"mine")
+    with pytest.raises(NotWritten, match="exists; choose"):
+        Writer(path, clip)
+    assert path.read_bytes() == b"mine"
+    copied(clip, path, overwrite=True)
+    assert probe(path).count == 12
+
+
+def test_a_target_that_appears_meanwhile_is_left_alone(films: Films, tmp_path: Path) -> None:
+    clip, path = probe(films("h264.mp4")), tmp_path / "there.mp4"
+    with pytest.raises(NotWritten, match="meanwhile"), Writer(path, clip) as writer:
+        for frame in frames(clip):
+            writer.write(frame)
+        path.write_bytes(b"mine")
+    assert path.read_bytes() == b"mine"
+    assert [file.name for file in tmp_path.iterdir()] == ["there.mp4"]
+
+
+def test_never_over_the_source(tmp_path: Path) -> None:
+    path = film(tmp_path / "source.mp4", Film())
+    before = path.read_bytes()
+    with pytest.raises(NotWritten, match="source itself"):
+        Writer(path, probe(path), overwrite=True)
+    (tmp_path / "link.mp4").symlink_to(path)
+    with pytest.raises(NotWritten, match="source itself"):
+        Writer(tmp_path / "link.mp4", probe(path), overwrite=True)
+    assert path.read_bytes() == before
+
+
+def test_too_few_frames_are_no_result(films: Films, tmp_path: Path) -> None:
+    clip = probe(films("h264.mp4"))
+    with pytest.raises(NotAsSource, match="3 of 12"), Writer(tmp_path / "x.mp4", clip) as writer:
+        for frame in frames(clip, 0, 3):
+            writer.write(frame)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("order", [(1,), (0, 0), (0, 2)])
+def test_frames_come_in_order(films: Films, tmp_path: Path, order: tuple[int, ...]) -> None:
+    clip = probe(films("h264.mp4"))
+    shown = list(frames(clip))
+    with pytest.raises(InvalidInput, match="in order"), Writer(tmp_path / "x.mp4", clip) as writer:
+        for index in order:
+            writer.write(shown[index])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("profile", ["h264", "png"])
+def test_cancelled_leaves_nothing(films: Films, tmp_path: Path, profile: str) -> None:
+    token, clip = CancelToken(), probe(films("h264.mp4"))
+    path = tmp_path / ("x.####.png" if profile == "png" else "x.mp4")
+    with pytest.raises(Cancelled), Writer(path, clip, profile=profile, cancel=token) as writer:
+        for frame in frames(clip):
+            writer.write(convert(frame, clip, writer.form))
+            if frame.index == 5:
+                token.cancel()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_result_that_differs_is_not_kept(
+    films: Films, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The muxer is made to write a wrong timecode: verify must see it."""
+    monkeypatch.setattr(sinks, "start_timecode", lambda _job: "09:09:09:09")
+    with pytest.raises(NotAsSource, match="timecode: none -> 09:09:09:09, wrong"):
+        copied(probe(films("h264.mp4")), tmp_path / "x.mp4")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_or_locked_folder(films: Films, tmp_path: Path) -> None:
+    clip = probe(films("h264.mp4"))
+    with pytest.raises(NotWritten, match="not there"):
+        Writer(tmp_path / "none" / "x.mp4", clip)
+    with pytest.raises(NotWritten, match="cannot be written"), Writer(Path("/proc/x.mp4"), clip):
+        pass
+
+
+def test_a_full_disk_by_its_number(tmp_path: Path) -> None:
+    import errno
+
+    with pytest.raises(NotEnoughSpace, match=r"x\.mp4"), sinks.refusals(tmp_path / "x.mp4"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+LIMITED = """
+import resource, signal, sys
+from pathlib import Path
+from bridge_server.media.decode import frames
+from bridge_server.media.encode import Writer
+from bridge_server.media.errors import NotWritten
+from bridge_server.media.probe import probe
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+clip = probe(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+try:
+    with Writer(Path(sys.argv[2]), clip, profile="ffv1") as writer:
+        for frame in frames(clip):
+            writer.write(frame)
+except NotWritten as error:
+    print("refused:", error)
+"""
+
+
+def python(code: str, *arguments: object) -> str:
+    run = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True,
+        check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of file sizes")
+def test_a_disk_that_takes_no_more(write: Write, tmp_path: Path) -> None:
+    """A real write error half-way: an error, nothing left, no crash."""
+    path = write("big.mkv", codec="ffv1", width=256, height=256, count=8)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    assert "refused:" in python(LIMITED, path, folder / "x.mkv")
+    assert list(folder.iterdir()) == []
+
+
+PEAK = """
+import sys
+import psutil
+from pathlib import Path
+from bridge_server.media.colour import convert, from_rgb, to_rgb
+from bridge_server.media.decode import frames
+from bridge_server.media.encode import Writer
+from bridge_server.media.probe import probe
+clip = probe(Path(sys.argv[1]))
+peak = 0
+with Writer(Path(sys.argv[2]), clip) as writer:
+    for frame in frames(clip):
+        writer.write(from_rgb(to_rgb(frame, clip).rgb, frame, clip, writer.form))
+        peak = max(peak, psutil.Process().memory_info().rss)
+print(peak)
+"""
+
+
+def test_memory_does_not_grow_with_length(write: Write, tmp_path: Path) -> None:
+    """600 frames of 320x240 are 138 MB as 8-bit RGB: one copy held would be seen."""
+    peaks = []
+    for count in (60, 600):
+        path = write(f"{count}.mp4", width=320, height=240, count=count, sound=("aac",),
+                     options={"preset": "ultrafast"})  # fmt: skip
+        peaks.append(int(python(PEAK, path, tmp_path / f"out{count}.mp4")) / 2**20)
+    assert peaks[1] - peaks[0] < 30
+
+
+@pytest.mark.parametrize("name", ["dog.mp4", "music.mp4"])
+def test_real_clips(clip: Callable[[str], Path], tmp_path: Path, name: str) -> None:
+    source = probe(clip(name))
+    report = copied(source, tmp_path / name, 100, 130)
+    assert {row.state for row in report.rows} == {State.KEPT}
+    assert probe(tmp_path / name).count == 30
