@@ -100,19 +100,20 @@ class Adapters:
             MissingWeights, InvalidInput: a file that is not there, damaged or no LoRA.
             UnsupportedModel: a LoRA for another kind of model.
         """
-        pipeline = self._pipeline()
         files = [weights.weight_file(lora.file, _USUAL_LORA) for lora in loras]
         names = [_name(file) for file in files]
         strengths = [self._weights(lora) for lora in loras]
         if len(set(names)) < len(names):
             raise InvalidInput("a LoRA is listed twice; list it once, with the sum of its weights.")
         known = self.loras
+        if not names and not known:
+            return
+        pipeline = self._pipeline()
         for name, file in zip(names, files, strict=True):
             if name not in known:
                 self._read_lora(pipeline, name, file)
         if not names:
-            if known:
-                pipeline.disable_lora()
+            pipeline.disable_lora()
             return
         with quietly():
             pipeline.enable_lora()
@@ -121,8 +122,12 @@ class Adapters:
     @property
     def loras(self) -> set[str]:
         """The names of all LoRAs in memory, whether they act or not."""
-        parts = [self.model.unet, *(encoder for _, encoder in self.model.text_parts)]
-        return {name for part in parts for name in getattr(part, "peft_config", {})}
+        return {name for part in self._wearing for name in getattr(part, "peft_config", {})}
+
+    @property
+    def _wearing(self) -> list[nn.Module]:
+        """The networks that a LoRA may change."""
+        return [self.model.unet, *(encoder for _, encoder in self.model.text_parts)]
 
     def drop_idle_loras(self, worn: Sequence[Lora]) -> None:
         """Free the memory of LoRAs that are not in `worn`."""
@@ -159,6 +164,8 @@ class Adapters:
         """
         files = [weights.weight_file(adapter.file) for adapter in adapters]
         asked = tuple(weights.identity(file) for file in files)
+        if not asked and self._ip_files == ():
+            return {}
         pipeline = self._pipeline()
         if asked != self._ip_files:
             if self._ip_files != ():
@@ -235,8 +242,7 @@ class Adapters:
                 self._pipeline().delete_adapters(there)
 
     def _layers(self, lora: str) -> int:
-        parts = [self.model.unet, *(encoder for _, encoder in self.model.text_parts)]
-        layers = [layer for part in parts for layer in part.modules()]
+        layers = [layer for part in self._wearing for layer in part.modules()]
         return sum(isinstance(x, BaseTunerLayer) and lora in _adapter_names(x) for x in layers)
 
     def _weights(self, lora: Lora) -> dict[str, float]:

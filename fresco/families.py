@@ -38,14 +38,12 @@ class Family:
     name: "sd15", "sd2", "sdxl"
     title: as users say it
     context: width of the text embeddings that its U-Net takes
-    pipeline: diffusers' class for it
     padding: what its tokenizers pad prompts with, one per text encoder
     """
 
     name: str
     title: str
     context: int
-    pipeline: str
     padding: tuple[str, ...]
 
     @property
@@ -60,9 +58,9 @@ class Family:
 
 
 _END = "<|endoftext|>"
-SD15 = Family("sd15", "Stable Diffusion 1.5", 768, "StableDiffusionPipeline", (_END,))
-SD2 = Family("sd2", "Stable Diffusion 2", 1024, "StableDiffusionPipeline", ("!",))
-SDXL = Family("sdxl", "Stable Diffusion XL", 2048, "StableDiffusionXLPipeline", (_END, "!"))
+SD15 = Family("sd15", "Stable Diffusion 1.5", 768, (_END,))
+SD2 = Family("sd2", "Stable Diffusion 2", 1024, ("!",))
+SDXL = Family("sdxl", "Stable Diffusion XL", 2048, (_END, "!"))
 FAMILIES = (SD15, SD2, SDXL)
 
 

@@ -39,11 +39,11 @@ def find(ref: str | Path) -> Path:
     Raises:
         MissingWeights: it is not on this machine; the message names the command that brings it.
     """
-    path = Path(ref).expanduser()
-    if str(ref).strip() and _exists(path):
-        return path
     if not str(ref).strip():
         raise MissingWeights("a model's name is empty; give a path, or a hub id as owner/name.")
+    path = Path(ref).expanduser()
+    if _exists(path):
+        return path
     hub = _HUB_ID.fullmatch(str(ref))
     meant_as_file = path.is_absolute() or path.suffix in (SAFE, *PICKLES)
     if hub is None or (meant_as_file and not hub["file"]):

@@ -25,9 +25,9 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -35,11 +35,13 @@ from torch import Tensor
 
 from fresco.control import control_maps
 from fresco.correspondence import Correspondence, estimate, warp
+from fresco.frames import to_bytes
 from fresco.loading import load
 from fresco.models import Model
 from fresco.request import Options
 from fresco.schedule import Settings
 from fresco.translate import translate
+from tests.clips import frames as decoded
 from training import captions
 from training.classifier import Classifier
 from training.classifier import load as load_classifier
@@ -80,22 +82,16 @@ class Scores:
 
 def keyframes(clip: Path, count: int, every: int, size: int) -> Tensor:
     """Frames 0, every, 2 every ... of a clip, (count, 3, size, size), cut square."""
-    frames: list[Tensor] = []
-    with av.open(str(clip)) as container:
-        for number, frame in enumerate(container.decode(video=0)):
-            if number % every == 0:
-                frames.append(_square(torch.from_numpy(frame.to_ndarray(format="rgb24")), size))
-            if len(frames) == count:
-                break
-    return torch.stack(frames)
+    chosen = islice(decoded(clip), 0, count * every, every)
+    return torch.stack([_square(frame, size) for frame in chosen])
 
 
 def _square(image: Tensor, size: int) -> Tensor:
-    height, width = image.shape[:2]
+    height, width = image.shape[1:]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    cut = image[top : top + side, left : left + side].permute(2, 0, 1)[None].float() / 255
-    return F.interpolate(cut, size=(size, size), mode="area")[0]
+    cut = image[:, top : top + side, left : left + side]
+    return F.interpolate(cut[None], size=(size, size), mode="area")[0]
 
 
 def pixel_errors(images: Tensor, correspondence: Correspondence) -> list[float]:
@@ -104,10 +100,6 @@ def pixel_errors(images: Tensor, correspondence: Correspondence) -> list[float]:
     seen = 1 - correspondence.occ_backward[:-1]
     difference = (images[1:] - warp(images[:-1], flows)).square().mean(dim=1)
     return ((difference * seen).sum(dim=(1, 2)) / seen.sum(dim=(1, 2)) * 255**2).tolist()
-
-
-def to_bytes(images: Tensor) -> np.ndarray:
-    return (images * 255).round().byte().permute(0, 2, 3, 1).numpy()
 
 
 def measure(
@@ -133,7 +125,7 @@ def measure(
         correspondence=correspondence,
     ).images
     seconds = (time.perf_counter() - started) / len(frames)
-    before, after = to_bytes(frames), to_bytes(images)
+    before, after = (np.stack(to_bytes(pictures)) for pictures in (frames, images))
     drawn = zip(before, after, strict=True) if style in DRAWN else ()
     return Scores(
         recognised=[found == style for found in classifier.names(after)],

@@ -285,7 +285,10 @@ def test_what_is_there_already_needs_no_space(
     download(entry, settings)
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=0))
+    before = library.find(entry, settings)
     download(entry, settings)
+    assert library.find(entry, settings) == before
+    assert before.pinned
 
 
 @pytest.fixture
