@@ -83,6 +83,8 @@ class Settings:
     temporal_until: of `fresco.schedule.Settings`, where the model wants another than the method's
     vae: the catalogue name of one that should replace the model's own
     scale: of a ControlNet, LoRA or IP-Adapter; 1 is full
+    control: the kind of control map that a base model is best led by
+    size: the short side of the pictures that a base model was trained on, pixels
     """
 
     steps: int | None = None
@@ -92,6 +94,8 @@ class Settings:
     temporal_until: float | None = None
     vae: str | None = None
     scale: float | None = None
+    control: str | None = None
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,7 @@ class Entry:
     files: path patterns to fetch; none means the safetensors files and their configuration
     revision: a branch, tag or commit; none means the newest at the first download
     control: what kind of picture a ControlNet takes
+    base: the one base model that a ControlNet is for; empty: all of its family
     licence: None where it is unknown to the catalogue
     size: bytes, approximately; 0 if unknown
     """
@@ -121,6 +126,7 @@ class Entry:
     revision: str = ""
     family: Family | None = None
     control: str = ""
+    base: str = ""
     licence: Licence | None = None
     size: int = 0
     recommended: Settings = field(default_factory=Settings)
@@ -249,6 +255,7 @@ def parse(name: str, table: Any, source: Path) -> Entry:
         if "family" in values
         else None,
         control=values.get("control", ""),
+        base=values.get("base", ""),
         licence=_licence(values, where),
         size=round(values.get("size_mb", 0) * 1e6),
         recommended=Settings(
@@ -269,6 +276,7 @@ _FIELDS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "revision": ((str,), '"main"'),
     "family": ((str,), '"sd15"'),
     "control": ((str,), '"canny"'),
+    "base": ((str,), '"sd15"'),
     "licence": ((str,), '"mit"'),
     "licence_url": ((str,), '"https://..."'),
     "accept_licence": ((bool,), "true or false"),
@@ -283,6 +291,8 @@ _SETTINGS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "temporal_until": ((int, float), "0.35"),
     "vae": ((str,), "the name of a vae"),
     "scale": ((int, float), "0.8"),
+    "control": ((str,), '"canny"'),
+    "size": ((int,), "512"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from enum import Enum
@@ -11,18 +12,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bridge_server import additions, catalogue, config, library
+from bridge_server import additions, catalogue, clip_commands, config, library
 from bridge_server.catalogue import Catalogue, Entry, Family, Role
 from bridge_server.config import Config
 from bridge_server.errors import LicenceNotAccepted
 from bridge_server.library import Installed, State
 from bridge_server.licences import accept, needs_acceptance
-from fresco.errors import FrescoError, MissingWeights
+from fresco.errors import Cancelled, FrescoError, MissingWeights
 
 if TYPE_CHECKING:
     from bridge_server.lock import Locked
 
 _FAILED, _BAD_FILES, _INTERRUPTED = 1, 3, 130
+_STOPPED = "fresco-bridge: stopped; what is done so far is kept, and the same command goes on."
+#: Set before the libraries are imported. Threads that wait by spinning take the processor from
+#: those that work, wherever two things run side by side; and what the libraries have to say that
+#: matters here, they raise.
+_FOR_LIBRARIES = {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "DIFFUSERS_VERBOSITY": "error",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
 #: Columns from which on a table has room for titles.
 _WIDE = 130
 
@@ -33,12 +43,12 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:  # of typer's own copy of click, or of click
         try:
             return super().invoke(ctx)
+        except (KeyboardInterrupt, Cancelled) as error:
+            typer.echo(_STOPPED, err=True)
+            raise typer.Exit(_INTERRUPTED) from error
         except FrescoError as error:
             typer.echo(f"fresco-bridge: {error}", err=True)
             raise typer.Exit(_FAILED) from error
-        except KeyboardInterrupt as error:
-            typer.echo("fresco-bridge: stopped; what arrived so far is kept.", err=True)
-            raise typer.Exit(_INTERRUPTED) from error
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise
@@ -55,6 +65,7 @@ app = typer.Typer(
 )
 models = typer.Typer(no_args_is_help=True, help="What models there are, and fetching them.")
 app.add_typer(models, name="models")
+clip_commands.add_to(app)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Names = Annotated[list[str], typer.Argument(help='Catalogue names, or "owner/name" of a hub.')]
@@ -63,6 +74,8 @@ OneName = Annotated[str, typer.Argument(help='A catalogue name, or "owner/name" 
 
 def main() -> None:
     """Run the command line."""
+    for name, value in _FOR_LIBRARIES.items():
+        os.environ.setdefault(name, value)
     app()
 
 

@@ -20,6 +20,8 @@ HUB = "https://huggingface.co"
 
 #: Moves everything into one folder: a portable install, or a test.
 HOME = "FRESCO_BRIDGE_HOME"
+#: The folder of results.
+STORE = "FRESCO_BRIDGE_STORE"
 #: Each beats the setting of the same name in config.toml.
 FOLDER, MIRROR, OFFLINE = "FRESCO_BRIDGE_MODELS", "FRESCO_BRIDGE_MIRROR", "FRESCO_BRIDGE_OFFLINE"
 
@@ -37,6 +39,7 @@ class Config:
 
     settings_file, catalogue_file: config.toml and the user's models.toml; they need not exist
     lock_file: what was downloaded, and its hashes
+    store: results of jobs, each under a key of what it was made from
     folder: the models, in the layout of the Hugging Face cache
     endpoint: where downloads come from
     sends_token: whether the user's Hugging Face token goes there: never to a mirror
@@ -47,6 +50,7 @@ class Config:
     settings_file: Path
     catalogue_file: Path
     lock_file: Path
+    store: Path
     folder: Path
     endpoint: str = HUB
     sends_token: bool = True
@@ -77,6 +81,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         settings_file=settings_file,
         catalogue_file=config_dir / "models.toml",
         lock_file=data_dir / "models.lock",
+        store=_store(environ),
         folder=_models(settings, environ),
         endpoint=endpoint,
         sends_token=ours,
@@ -97,6 +102,15 @@ def _folders(environ: Mapping[str, str]) -> tuple[Path, Path]:
         return Path(home).expanduser(), Path(home).expanduser()
     config = platformdirs.user_config_path(APPLICATION, appauthor=False)
     return config, platformdirs.user_data_path(APPLICATION, appauthor=False)
+
+
+def _store(environ: Mapping[str, str]) -> Path:
+    """Find the folder of results: large, and made again if it is lost."""
+    if chosen := environ.get(STORE):
+        return Path(chosen).expanduser()
+    if home := environ.get(HOME):
+        return Path(home).expanduser() / "store"
+    return platformdirs.user_cache_path(APPLICATION, appauthor=False) / "store"
 
 
 def _read(path: Path) -> dict[str, Any]:

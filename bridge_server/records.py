@@ -28,6 +28,8 @@ _FACTS = ("number", "seed", "strength", "steps", "scheduler")
 def write(keyframe: Keyframe, folder: Path) -> None:
     """Write what came of a keyframe: its picture in 16 bits, its latents, and its track in half.
 
+    The picture is for people and for propagation, and may be cropped; nothing is replayed from it.
+
     Raises:
         InvalidInput: it is not translated, or painted by hand: there is nothing to replay.
     """

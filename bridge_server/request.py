@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,9 @@ GATES = ("first_frame", "keyframes", "done")
 #: What may differ from keyframe to keyframe.
 CHANGES = ("prompt", "negative", "strength", "seed", "painted")
 PROPAGATIONS = ("auto", "flow", "patch")
+HDR = ("refuse", "tone-map")
+#: What a written file may lose, if the user accepts it.
+LOSSES = ("alpha", "bit depth", "pixel aspect")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,24 @@ class PictureChoice:
     pictures: tuple[str, ...]
     scale: float = 0.6
 
+    @classmethod
+    def parse(cls, text: str) -> PictureChoice:
+        """Read "name=a.png,b.png" or "name:0.5=a.png".
+
+        Raises:
+            InvalidInput: it cannot be read so.
+        """
+        named, _, files = text.partition("=")
+        name, colon, number = named.rpartition(":")
+        if not named or not files:
+            raise InvalidInput(
+                f"reference {text!r} cannot be read; write NAME=picture.png or "
+                "NAME:0.6=a.png,b.png with the name of an IP-Adapter."
+            )
+        if colon and _is_number(number):
+            return cls(name, tuple(files.split(",")), float(number))
+        return cls(named, tuple(files.split(",")))
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -115,32 +137,82 @@ class Keyframes:
 
     every: a fixed distance; 0 = none
     frames: exactly these; neither = found by the error curve
+    shortest, longest: intervals that are found, frames (method, section 12)
     """
 
     every: int = 0
     frames: tuple[int, ...] = ()
+    shortest: int = 10
+    longest: int = 30
 
     @classmethod
     def parse(cls, text: str) -> Keyframes:
-        """Read "auto", "every:12" or "0,24,60".
+        """Read "auto", "auto:10-30", "every:12" or "0,24,60".
 
         Raises:
             InvalidInput: it cannot be read so.
         """
         if text == "auto":
             return cls()
+        if match := re.fullmatch(r"auto:([1-9]\d*)-([1-9]\d*)", text):
+            shortest, longest = int(match[1]), int(match[2])
+            if shortest <= longest:
+                return cls(shortest=shortest, longest=longest)
         if match := re.fullmatch(r"every:([1-9]\d*)", text):
             return cls(every=int(match[1]))
         if re.fullmatch(r"\d+(,\d+)*", text):
             return cls(frames=tuple(sorted({int(number) for number in text.split(",")})))
         raise InvalidInput(
-            f"keyframes {text!r} cannot be read; write auto, every:12, or frames as 0,24,60."
+            f"keyframes {text!r} cannot be read; write auto, auto:10-30 (the shortest and the "
+            "longest interval), every:12, or frames as 0,24,60."
         )
 
-    def __str__(self) -> str:
-        if self.frames:
-            return ",".join(map(str, self.frames))
-        return f"every:{self.every}" if self.every else "auto"
+
+def parse_cuts(text: str) -> tuple[int, ...] | None:
+    """Read "auto" (None: they are to be found), "none", or frames as "96,140".
+
+    Raises:
+        InvalidInput: it cannot be read so.
+    """
+    if text == "auto":
+        return None
+    if text == "none":
+        return ()
+    if re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
+        return tuple(sorted({int(number) for number in text.split(",")}))
+    raise InvalidInput(
+        f"cuts {text!r} cannot be read; write auto, none, or the first frames of the later shots "
+        "as 96,140."
+    )
+
+
+def parse_rate(text: str) -> Fraction | None:
+    """Read frames per second: "24", "23.976" (which means 24000/1001), "30000/1001"; "" is None.
+
+    Raises:
+        InvalidInput: it is no rate.
+    """
+    if not text:
+        return None
+    if text in _NTSC:
+        return _NTSC[text]
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if rate <= 0:
+        raise InvalidInput(
+            f"rate {text!r} is no number of frames per second; write 24 or 24000/1001."
+        )
+    return rate
+
+
+_NTSC = {
+    "23.976": Fraction(24000, 1001),
+    "23.98": Fraction(24000, 1001),
+    "29.97": Fraction(30000, 1001),
+    "59.94": Fraction(60000, 1001),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +221,14 @@ class Request:
 
     clip: the source; start, stop: the frames of it that are wanted, stop excluded
     handles: frames more at both ends, for transitions
+    shared_style: later shots see the clip's first keyframe
+    rate: of an image sequence that does not say its own, frames per second
+    cuts: "auto", "none", or the first frames of the later shots
     size: the short side that is worked at, pixels
     mask: where the effect is (white); feather: of its edge, pixels
     subject: what is not background (white)
+    hdr: what becomes of PQ and HLG: "refuse" or "tone-map"
+    accept: what the written file may lose: "alpha", "bit depth", "pixel aspect"
     until: one of `GATES`
 
     Raises:
@@ -176,10 +253,13 @@ class Request:
     strength: float | None = None
     seed: int = 0
     keyframes: str = "auto"
+    cuts: str = "auto"
+    shared_style: bool = True
     batch: int = 8
     start: int = 0
     stop: int | None = None
     handles: int = 0
+    rate: str = ""
     size: int | None = None
     mask: str = ""
     feather: float = 0.0
@@ -188,15 +268,21 @@ class Request:
     propagation: str = "auto"
     preserve_colour: bool = False
     codec: str = ""
+    hdr: str = "refuse"
+    accept: tuple[str, ...] = ()
     until: str = "done"
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         Keyframes.parse(self.keyframes)
+        parse_cuts(self.cuts)
+        parse_rate(self.rate)
         rules = {
             "clip": bool(self.clip),
             "until": self.until in GATES,
             "propagation": self.propagation in PROPAGATIONS,
+            "hdr": self.hdr in HDR,
+            "accept": set(self.accept) <= set(LOSSES),
             "steps": self.steps is None or self.steps >= 1,
             "strength": self.strength is None or 0 <= self.strength <= 1,
             "seed": 0 <= self.seed < 2**63,
@@ -231,6 +317,8 @@ _HELP = {
     "clip": "name a file.",
     "until": f"use one of {', '.join(GATES)}.",
     "propagation": f"use one of {', '.join(PROPAGATIONS)}.",
+    "hdr": f"use one of {', '.join(HDR)}.",
+    "accept": f"use some of {', '.join(LOSSES)}.",
     "steps": "use 1 or more.",
     "strength": "use 0 (the source itself) to 1.",
     "seed": "use a whole number from 0.",

@@ -23,7 +23,7 @@ from fresco.request import Options
 from fresco.schedule import Settings
 from fresco.translate import translate
 
-CLIP = Path(__file__).with_name("demo.mp4")
+CLIP = Path(__file__).parents[1] / "bridge_server/data/demo.mp4"
 NUMBERS = (8, 36, 64, 92)
 STYLES = (
     "pencil sketch",

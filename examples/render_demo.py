@@ -7,7 +7,7 @@ loaded. The pictures are Blender's (Cycles, on the processor), as a Python modul
 
     python3.11 -m venv demo-venv
     demo-venv/bin/pip install bpy==4.5.15 av==18.1.0
-    demo-venv/bin/python examples/render_demo.py examples/demo.mp4
+    demo-venv/bin/python examples/render_demo.py bridge_server/data/demo.mp4
 
 bpy 4.5 wants Python 3.11. One core takes five to ten minutes. With ``--frames 1,48,96 --pictures
 folder`` only those frames are written, as PNG, for a look while working on the scene. The same

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import cv2
@@ -29,6 +30,18 @@ def frame_errors(frames: Iterable[Tensor]) -> list[float]:
         InvalidInput: no frames, frames of different sizes, or values that are no image.
     """
     errors: list[float] = []
+    deque(measured(frames, errors), maxlen=0)
+    if not errors:
+        raise InvalidInput("there are no frames; give at least one.")
+    return errors
+
+
+def measured(frames: Iterable[Tensor], errors: list[float]) -> Iterator[Tensor]:
+    """Pass on a stream of frames; `errors` gets what `frame_errors` says of each.
+
+    Raises:
+        InvalidInput: as `frame_errors`; not where there are no frames.
+    """
     size: tuple[int, ...] = ()
     before = np.empty(0)
     for index, frame in enumerate(frames):
@@ -41,9 +54,7 @@ def frame_errors(frames: Iterable[Tensor]) -> list[float]:
         current = _softened(frame)
         errors.append(float(np.mean(np.square(current - before))) if index else 0.0)
         before = current
-    if not errors:
-        raise InvalidInput("there are no frames; give at least one.")
-    return errors
+        yield frame
 
 
 def propose(

@@ -26,6 +26,7 @@ from fresco.guidance import FeatureGuidance, guided_features
 from fresco.memory import Limits, tiled
 from fresco.models import Model
 from fresco.paths import Paths
+from fresco.quiet import quietly
 from fresco.reference import Reference
 from fresco.sampling import Conditions, Guidance, predict, record_in_parts
 from fresco.schedule import Settings
@@ -389,7 +390,7 @@ class _Twin:
 def _on_meta(net: Any, dtype: torch.dtype) -> Any:
     # An IP-Adapter's own layers are not made from the configuration.
     plain = {**net.config, "encoder_hid_dim_type": None, "encoder_hid_dim": None}
-    with _META:
+    with _META, quietly():
         twin = type(net).from_config(plain if "encoder_hid_dim_type" in net.config else net.config)
     # Not the model's own `to`, which warns of parts that would lose precision: there are no values.
     return nn.Module.to(twin, dtype).eval()

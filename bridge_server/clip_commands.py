@@ -1,0 +1,401 @@
+"""The commands that work on clips: render, keyframes, contact-sheet, propagate, demo."""
+
+from __future__ import annotations
+
+import inspect
+import signal
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from bridge_server import config, request
+from bridge_server.request import Request
+from fresco.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from bridge_server.events import Watch
+    from bridge_server.job import Job
+    from bridge_server.render import Outcome
+    from fresco.callbacks import CancelToken
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print events as JSON lines, for programs.")]
+Device = Annotated[str, typer.Option(help="cuda, cuda:1, mps or cpu; the best there is.")]
+Threads = Annotated[int, typer.Option(help="Of the processor; all of them.")]
+Clip = Annotated[
+    Path, typer.Argument(help="A video file, an image sequence, or a job file (.toml).")
+]
+Output = Annotated[Path | None, typer.Option("-o", "--output", help="Where it is written.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+
+
+def _wishes(
+    prompt: Annotated[
+        str | None, typer.Option("-p", "--prompt", help="What it is to look like.")
+    ] = None,
+    negative: Annotated[str | None, typer.Option("-n", help="What it is not to look like.")] = None,
+    model: Annotated[str | None, typer.Option(help="A base model; see `models list`.")] = None,
+    vae: Annotated[str | None, typer.Option(help="A VAE instead of the model's own.")] = None,
+    preset: Annotated[str | None, typer.Option(help="quality, lcm, hyper, lightning ...")] = None,
+    lora: Annotated[
+        list[str] | None, typer.Option(help="NAME or NAME:0.8; may be repeated.")
+    ] = None,
+    control: Annotated[
+        list[str] | None,
+        typer.Option(help="canny:0.8, depth, tile, softedge, lineart, or none; may be repeated."),
+    ] = None,
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(help="Style of a picture: NAME:0.6=picture.png with an IP-Adapter's name."),
+    ] = None,
+    embedding: Annotated[list[str] | None, typer.Option(help="A textual inversion.")] = None,
+    clip_skip: Annotated[int | None, typer.Option(help="1 is none.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="ddpm, ddim, dpmpp_2m ...")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Denoising steps of the whole schedule.")
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="How closely the prompt is followed.")
+    ] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="0 is the clip itself, 1 only its layout.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Another seed, another picture.")] = None,
+    keyframes: Annotated[
+        str | None, typer.Option(help="auto, auto:10-30, every:12, or frames as 0,24,60.")
+    ] = None,
+    cuts: Annotated[str | None, typer.Option(help="auto, none, or frames as 96,140.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Keyframes translated together, at most.")
+    ] = None,
+    span: Annotated[
+        str | None,
+        typer.Option("--range", help="Source frames a:b, b excluded; 48: is to the end."),
+    ] = None,
+    handles: Annotated[int | None, typer.Option(help="Frames more at both ends.")] = None,
+    rate: Annotated[str | None, typer.Option(help="Of an image sequence: 24, 30000/1001.")] = None,
+    size: Annotated[int | None, typer.Option(help="Short side that is worked at, pixels.")] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="Where it acts (white): an image, a clip, a sequence.")
+    ] = None,
+    feather: Annotated[float | None, typer.Option(help="Of the mask's edge, pixels.")] = None,
+    subject: Annotated[
+        Path | None, typer.Option(help="What is not background (white), as --mask.")
+    ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="At one keyframe: prompt@48=..., negative@, seed@, strength@, painted@48=a.png.",
+        ),
+    ] = None,
+    propagation: Annotated[str | None, typer.Option(help="auto, flow or patch.")] = None,
+    preserve_colour: Annotated[
+        bool | None, typer.Option("--preserve-colour", help="Keep each shot's colours.")
+    ] = None,
+    codec: Annotated[
+        str | None, typer.Option(help="h264, hevc, prores-422-hq, prores-4444, dnxhr-hq, ffv1 ...")
+    ] = None,
+    hdr: Annotated[str | None, typer.Option(help="PQ and HLG: refuse or tone-map.")] = None,
+    accept: Annotated[
+        list[str] | None, typer.Option(help="A loss: alpha, 'bit depth', 'pixel aspect'.")
+    ] = None,
+    overwrite: Annotated[bool | None, typer.Option("--overwrite", help="Replace the file.")] = None,
+) -> None:
+    """Carry the options that say what is wanted; `_with_wishes` gives them to a command."""
+
+
+_RENAMED = {
+    "lora": "loras",
+    "control": "controls",
+    "reference": "pictures",
+    "embedding": "embeddings",
+    "change": "changes",
+}
+
+
+def _with_wishes(command: _F) -> _F:
+    """Give `command`, which takes **wishes, the options of `_wishes`."""
+    own = inspect.signature(command, eval_str=True)
+    wishes = inspect.signature(_wishes, eval_str=True).parameters.values()
+    ours = [each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    every = [*ours, *wishes]
+    command.__signature__ = own.replace(parameters=every)  # pyright: ignore
+    command.__annotations__ = {each.name: each.annotation for each in every}
+    return command
+
+
+@_with_wishes
+def render(
+    clip: Clip,
+    output: Output = None,
+    until: Annotated[
+        str | None, typer.Option(help="Stop at first_frame or keyframes, to look at them.")
+    ] = None,
+    device: Device = "",
+    threads: Threads = 0,
+    as_json: AsJson = False,
+    **wishes: Any,
+) -> None:
+    """Restyle a clip.
+
+    The same command goes on where it was stopped; with something changed it does what the change
+    reaches, and nothing else. `--until keyframes` shows the styled keyframes first.
+    """
+    wanted = _request(clip, {**wishes, "output": output, "until": until})
+    with _watched(as_json) as (watch, cancel):
+        job = _settled(wanted, device, threads, cancel)
+        outcome = _rendered(job, watch, cancel)
+    _told(job, outcome, as_json)
+
+
+@_with_wishes
+def contact_sheet(
+    clip: Clip,
+    output: Output = None,
+    device: Device = "",
+    threads: Threads = 0,
+    as_json: AsJson = False,
+    **wishes: Any,
+) -> None:
+    """Style the keyframes of a clip and put them on one sheet, sources above."""
+    from bridge_server import pictures
+
+    file = output or clip.with_name(f"{clip.stem} keyframes.jpg")
+    overwrite = bool(wishes.pop("overwrite", False))
+    pictures.check_target(file, overwrite)
+    wanted = _request(clip, {**wishes, "until": "keyframes"})
+    with _watched(as_json) as (watch, cancel):
+        job = _settled(wanted, device, threads, cancel)
+        outcome = _rendered(job, watch, cancel)
+    pictures.save(_sheet(job, outcome), file, overwrite)
+    _said({"event": "done", "sheet": str(file)}, f"{file}", as_json)
+
+
+def propose_keyframes(
+    clip: Clip,
+    output: Output = None,
+    keyframes: Annotated[str, typer.Option(help="auto, auto:10-30, every:12.")] = "auto",
+    cuts: Annotated[str, typer.Option(help="auto, none, or frames as 96,140.")] = "auto",
+    span: Annotated[str, typer.Option("--range", help="Source frames a:b, b excluded.")] = "",
+    rate: Annotated[str, typer.Option(help="Of an image sequence: 24, 30000/1001.")] = "",
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Propose keyframes, and plot how much each frame of the clip differs from the one before."""
+    from bridge_server import pictures
+    from bridge_server.render import analyse
+    from bridge_server.store import Store
+
+    file = output or clip.with_name(f"{clip.stem} keyframes.png")
+    pictures.check_target(file, overwrite)
+    wishes = {"keyframes": keyframes, "cuts": cuts, "span": span, "rate": rate}
+    wanted = _request(clip, {**wishes, "until": "keyframes", "model": "fresco-draft"})
+    settings = config.load()
+    with _watched(as_json) as (watch, cancel):
+        job = _settled(wanted, "cpu", 0, cancel)
+        analysis, shots = analyse(job, Store(settings.store), watch, cancel)
+    first = job.span.start
+    keys = [number for shot in shots for number in shot.keyframes]
+    plot = pictures.error_curve(
+        analysis.errors,
+        [number - first for number in keys],
+        [shot.start - first for shot in shots[1:]],
+        job.clip.rate,
+        first,
+    )
+    pictures.save(plot, file, overwrite)
+    facts = {
+        "event": "done",
+        "keyframes": keys,
+        "cuts": [shot.start for shot in shots[1:]],
+        "frames": [job.span.start, job.span.stop],
+        "plot": str(file),
+    }
+    _said(facts, f"{','.join(map(str, keys))}\n{file}", as_json)
+
+
+def propagate(
+    clip: Clip,
+    key: Annotated[list[str], typer.Option(help="A styled frame: 20=a.png; may be repeated.")],
+    output: Output = None,
+    cuts: Annotated[str | None, typer.Option(help="auto, none, or frames as 96,140.")] = None,
+    span: Annotated[str | None, typer.Option("--range", help="Source frames a:b.")] = None,
+    rate: Annotated[str | None, typer.Option(help="Of an image sequence.")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Short side that is worked at; the clip's own.")
+    ] = None,
+    mask: Annotated[Path | None, typer.Option(help="Where it acts (white).")] = None,
+    feather: Annotated[float | None, typer.Option(help="Of the mask's edge, pixels.")] = None,
+    propagation: Annotated[str | None, typer.Option(help="auto, flow or patch.")] = None,
+    codec: Annotated[str | None, typer.Option(help="As of render.")] = None,
+    hdr: Annotated[str | None, typer.Option(help="PQ and HLG: refuse or tone-map.")] = None,
+    accept: Annotated[list[str] | None, typer.Option(help="A loss, as of render.")] = None,
+    threads: Threads = 0,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Carry frames that you painted, or styled elsewhere, over the whole clip. Needs no model."""
+    painted = [_key(text) for text in key]
+    wishes = {
+        "output": output,
+        "cuts": cuts,
+        "span": span,
+        "rate": rate,
+        "size": size,
+        "mask": mask,
+        "feather": feather,
+        "propagation": propagation,
+        "codec": codec,
+        "hdr": hdr,
+        "accept": accept,
+        "overwrite": overwrite,
+        "keyframes": ",".join(frame for frame, _ in painted),
+        "change": [f"painted@{frame}={file}" for frame, file in painted],
+    }
+    with _watched(as_json) as (watch, cancel):
+        job = _settled(_request(clip, wishes), "cpu", threads, cancel)
+        outcome = _rendered(job, watch, cancel)
+    _told(job, outcome, as_json)
+
+
+def demo(
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="A folder for what is made.")
+    ] = Path("fresco-bridge-demo"),
+    prompt: Annotated[str, typer.Option("-p", "--prompt")] = "watercolour painting",
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Restyle the sample clip with the draft model; writes a page that shows before and after."""
+    from bridge_server.demo import run
+
+    with _watched(as_json) as (watch, cancel):
+        page = run(output, prompt, overwrite, config.load(), watch, cancel)
+    _said({"event": "done", "page": str(page)}, f"open {page}", as_json)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command()(render)
+    app.command("keyframes")(propose_keyframes)
+    app.command("contact-sheet")(contact_sheet)
+    app.command()(propagate)
+    app.command()(demo)
+
+
+def _request(clip: Path, wishes: dict[str, Any]) -> Request:
+    """Make a request of a clip or a job file, and of what was said beside it."""
+    from_file = clip.suffix.lower() == ".toml"
+    base = request.read(clip).table() if from_file else {"clip": str(clip)}
+    said = {name: value for name, value in wishes.items() if value not in (None, [], "")}
+    span = said.pop("span", None)
+    if span is not None:
+        base |= _range(span)
+    for name, value in said.items():
+        plain = str(value) if isinstance(value, Path) else value
+        base[_RENAMED.get(name, name)] = plain
+    return request.from_table(base, "the command")
+
+
+def _range(text: str) -> dict[str, int]:
+    first, colon, last = text.partition(":")
+    if not colon or not all(part.isdigit() or not part for part in (first, last)):
+        raise InvalidInput(f"range {text!r} cannot be read; write 48:96, 48: or :96.")
+    ends = {"start": first, "stop": last}
+    return {name: int(number) for name, number in ends.items() if number}
+
+
+def _key(text: str) -> tuple[str, str]:
+    frame, equals, file = text.partition("=")
+    if not equals or not frame.isdigit() or not file:
+        raise InvalidInput(f"key {text!r} cannot be read; write FRAME=PICTURE, as in 20=a.png.")
+    return frame, file
+
+
+def _settled(wanted: Request, device: str, threads: int, cancel: CancelToken) -> Job:
+    from bridge_server.environment import here
+    from bridge_server.job import settle
+
+    return settle(wanted, here(device, threads), config.load(), cancel)
+
+
+def _rendered(job: Job, watch: Watch, cancel: CancelToken) -> Outcome:
+    from bridge_server.render import render as run
+    from bridge_server.store import Store
+    from fresco.warm import WarmModels
+
+    place = job.environment
+    models = WarmModels(place.memory, place.torch_device, place.torch_dtype)
+    return run(job, Store(config.load().store), models, watch, cancel)
+
+
+def _sheet(job: Job, outcome: Outcome) -> Any:
+    from bridge_server import pictures
+    from bridge_server.render import sources
+
+    numbers = list(outcome.keyframes)
+    rows = [
+        (f"frame {number}", source, outcome.keyframes[number])
+        for number, source in zip(numbers, sources(job, numbers), strict=True)
+    ]
+    return pictures.contact_sheet(rows, f"{job.request.prompt or 'no prompt'}  ({job.model})")
+
+
+def _keyframe_folder(job: Job) -> Path:
+    """Where keyframes go that are to be looked at, or painted over."""
+    if job.request.output:
+        return Path(job.request.output)
+    return job.clip.path.with_name(f"{job.clip.path.stem} keyframes")
+
+
+def _told(job: Job, outcome: Outcome, as_json: bool) -> None:
+    from bridge_server.render import export
+
+    report = outcome.report
+    if report is None:
+        files = export(outcome, _keyframe_folder(job))
+        text = "\n".join(f"keyframe {number}: {file}" for number, file in files.items())
+        facts = {number: str(file) for number, file in files.items()}
+        _said({"event": "done", "keyframes": facts}, text, as_json)
+        return
+    rows = [
+        {"name": row.name, "source": row.source, "result": row.result, "state": row.state.value}
+        for row in report.rows
+    ]
+    changed = [str(row) for row in report.rows if row.state.value != "kept"]
+    text = "\n".join(
+        [f"{job.output}: {len(job.span)} frames, verified against the source", *changed]
+    )
+    _said({"event": "done", "output": str(job.output), "report": rows}, text, as_json)
+
+
+def _said(facts: dict[str, Any], text: str, as_json: bool) -> None:
+    import json
+
+    typer.echo(json.dumps(facts) if as_json else text)
+
+
+@contextmanager
+def _watched(as_json: bool) -> Generator[tuple[Watch, CancelToken]]:
+    """Show progress, and let Ctrl-C stop the work at its next poll; a second one stops at once."""
+    from bridge_server.progress import watcher
+    from fresco.callbacks import CancelToken
+
+    cancel = CancelToken()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        cancel.cancel()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        with watcher(as_json) as watch:
+            yield watch, cancel
+    finally:
+        signal.signal(signal.SIGINT, before)

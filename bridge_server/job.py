@@ -1,0 +1,370 @@
+"""A request with everything decided that it left open, before any work is done.
+
+What is decided comes, in this order, from the request, its preset, what the catalogue recommends
+for the model, and the method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bridge_server import catalogue, library, resolve
+from bridge_server import config as configuration
+from bridge_server.catalogue import Catalogue, Entry, Role
+from bridge_server.config import Config
+from bridge_server.environment import Environment
+from bridge_server.footage import Matte, WorkSize
+from bridge_server.media import profiles
+from bridge_server.media.clip import Clip
+from bridge_server.media.encode import Writer
+from bridge_server.media.probe import probe
+from bridge_server.media.transfer import Hdr
+from bridge_server.records import read_picture
+from bridge_server.request import Change, ControlChoice, Request, parse_rate
+from fresco import loading, samplers, weights
+from fresco.adapters import Inversion, IPAdapter, Lora
+from fresco.callbacks import CancelToken
+from fresco.control import ESTIMATORS
+from fresco.errors import InvalidInput, MissingWeights
+from fresco.schedule import Settings
+from fresco.warm import ModelSpec
+
+_METHOD = Settings()
+_STRENGTH = 0.75
+#: Short sides that models were trained on, by family; the catalogue may know better.
+_SIZES = {"sd15": 512, "sd2": 512, "sdxl": 1024}
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """One ControlNet and its maps.
+
+    kind: of the estimator; where there are `maps` nothing is estimated
+    maps: the user's own, a file, or empty
+    """
+
+    kind: str
+    scale: float
+    maps: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """What is to be done, settled. Nothing here changes while it runs.
+
+    clip: the source
+    span: its frames that are wanted, handles included
+    output: the file to write
+    spec: the model, as files of this machine; None where every keyframe is painted
+    model: what the model is called, for people
+    notes: what the user should know before the work
+    """
+
+    request: Request
+    clip: Clip
+    span: range
+    output: Path
+    size: WorkSize
+    spec: ModelSpec | None
+    model: str
+    controls: tuple[Control, ...]
+    settings: Settings
+    strength: float
+    environment: Environment
+    notes: tuple[str, ...] = ()
+
+    @property
+    def hdr(self) -> Hdr:
+        """What becomes of PQ and HLG."""
+        return Hdr.TONE_MAP if self.request.hdr == "tone-map" else Hdr.REFUSE
+
+    def painted(self) -> dict[int, Path]:
+        """The keyframes that were painted by hand: frame → picture."""
+        return {
+            change.frame: Path(change.value)
+            for change in self.request.changes
+            if change.what == "painted"
+        }
+
+    def changed(self) -> dict[int, dict[str, str]]:
+        """What else was changed: frame → its changes."""
+        found: dict[int, dict[str, str]] = {}
+        for change in self.request.changes:
+            if change.what != "painted":
+                found.setdefault(change.frame, {})[change.what] = change.value
+        return found
+
+    def writer(self, cancel: CancelToken | None = None) -> Writer:
+        """Make the writer of the output; what can be refused before the work is refused here."""
+        request = self.request
+        if not request.output:
+            self.output.parent.mkdir(exist_ok=True)
+        return Writer(
+            self.output,
+            self.clip,
+            self.span.start,
+            self.span.stop,
+            request.codec or None,
+            request.accept,
+            request.overwrite,
+            cancel,
+        )
+
+    def mattes(self, cancel: CancelToken) -> Iterator[tuple[str, Matte]]:
+        """Open the clips beside the source, by their fields' names; the controls' by number."""
+        request = self.request
+        named = {"mask": request.mask, "subject": request.subject}
+        named |= {f"control {place}": control.maps for place, control in enumerate(self.controls)}
+        for name, path in named.items():
+            if path:
+                yield name, Matte(Path(path), self.clip, name, cancel)
+
+
+def settle(
+    request: Request,
+    environment: Environment,
+    config: Config | None = None,
+    cancel: CancelToken | None = None,
+) -> Job:
+    """Decide what `request` left open, and check all that can be checked before the work.
+
+    Raises:
+        UnreadableMedia, UnsupportedMedia, NotWritten: the clip, or the file to write.
+        MissingWeights, InvalidInput, UnsupportedModel: says how it is mended.
+        Cancelled: `cancel` was set.
+    """
+    config = config or configuration.load()
+    cancel = cancel or CancelToken()
+    clip = probe(Path(request.clip), parse_rate(request.rate), cancel)
+    span = _span(clip, request)
+    model = _Model(request, config) if _translates(request) else None
+    short = request.size or (model.short if model else None)
+    job = Job(
+        request=request,
+        clip=clip,
+        span=span,
+        output=_output(request, clip),
+        size=WorkSize.of(clip, short),
+        spec=model.spec if model else None,
+        model=model.title if model else "",
+        controls=model.controls if model else (),
+        settings=model.settings if model else _METHOD,
+        strength=model.strength if model else _STRENGTH,
+        environment=environment,
+        notes=(*(model.notes if model else ()), *_missing_handles(clip, request)),
+    )
+    for _ in job.mattes(cancel):
+        pass
+    for picture in job.painted().values():
+        read_picture(picture)
+    for change in request.changes:
+        _check(change)
+    if request.until == "done":
+        job.writer()
+    return job
+
+
+def _translates(request: Request) -> bool:
+    """Whether any keyframe is left to the model."""
+    painted = {change.frame for change in request.changes if change.what == "painted"}
+    asked = {int(number) for number in request.keyframes.split(",") if number.isdigit()}
+    return not asked or not asked <= painted
+
+
+def _span(clip: Clip, request: Request) -> range:
+    wanted = clip.span(request.start, request.stop)
+    start = max(0, wanted.start - request.handles)
+    return range(start, min(clip.count, wanted.stop + request.handles))
+
+
+def _missing_handles(clip: Clip, request: Request) -> Iterator[str]:
+    wanted = clip.span(request.start, request.stop)
+    before, after = wanted.start, clip.count - wanted.stop
+    if min(before, after) < request.handles:
+        yield (
+            f"the clip has {before} frames before and {after} after the range, fewer than the "
+            f"{request.handles} asked for as handles"
+        )
+
+
+def _output(request: Request, clip: Clip) -> Path:
+    """Where the result goes: beside the source if nothing is said."""
+    if request.output:
+        return Path(request.output)
+    profile = profiles.named(request.codec) if request.codec else profiles.default(clip)
+    suffix = profiles.suffix(clip, profile)
+    source = clip.path
+    if profile.images:
+        # Into a folder of its own: two sequences in one would be hard to tell apart.
+        beside, name = (
+            (clip.files[0].parent, clip.files[0].stem) if clip.files else (source, source.stem)
+        )
+        folder = beside.with_name(f"{beside.stem} restyled")
+        return folder / f"{name.rstrip('0123456789')}####{suffix}"
+    return source.with_name(f"{source.stem} restyled{suffix}")
+
+
+def _check(change: Change) -> None:
+    """Check a change's value.
+
+    Raises:
+        InvalidInput: it cannot be.
+    """
+    wanted = {"strength": _is_share, "seed": str.isdigit}.get(change.what)
+    if wanted is not None and not wanted(change.value):
+        what = "a number from 0 to 1" if change.what == "strength" else "a whole number from 0"
+        raise InvalidInput(f"{change.what}@{change.frame}={change.value}: use {what}.")
+
+
+def _is_share(text: str) -> bool:
+    try:
+        return 0 <= float(text) <= 1
+    except ValueError:
+        return False
+
+
+class _Model:
+    """The model that a request names, with all that belongs to it."""
+
+    def __init__(self, request: Request, config: Config) -> None:
+        self._request, self._config = request, config
+        self.notes: list[str] = []
+        self._known = catalogue.load(config)
+        self._entry = self._known.get(request.model)
+        chosen = self._choices()
+        scales = [control.scale for control, _ in chosen]
+        self.controls = tuple(control for control, _ in chosen)
+        spec = self._named([name for _, name in chosen])
+        preset = samplers.preset(request.preset) if request.preset else None
+        if request.preset:
+            spec = resolve.with_preset(spec, request.preset, config)
+        best = self._entry.recommended if self._entry else catalogue.Settings()
+        sampler = request.sampler or (preset.sampler if preset else best.sampler)
+        spec = replace(spec, sampler=sampler or samplers.DEFAULT)
+        self.spec = resolve.resolve(spec, config)
+        steps = preset.steps if preset else best.steps
+        guidance = preset.guidance_scale if preset else best.guidance
+        self.settings = replace(
+            _METHOD,
+            steps=_first(request.steps, steps, _METHOD.steps),
+            guidance_scale=_first(request.guidance, guidance, _METHOD.guidance_scale),
+            temporal_until=_first(best.temporal_until, _METHOD.temporal_until),
+        )
+        self.strength = _first(request.strength, best.strength, _STRENGTH)
+        self.short: int = best.size or _SIZES[self.family]
+        self.title = f"{request.model} (draft)" if self._is_draft() else request.model
+        assert len(scales) == len(self.spec.controlnets)
+
+    @property
+    def family(self) -> str:
+        if self._entry is not None and self._entry.family is not None:
+            return self._entry.family.value
+        place = resolve.resolve(ModelSpec(self._request.model), self._config).base
+        return loading.family_of(place).name
+
+    def _is_draft(self) -> bool:
+        return self._entry is not None and self._entry.bundled
+
+    def _named(self, controlnets: list[str]) -> ModelSpec:
+        request = self._request
+        best = self._entry.recommended if self._entry else catalogue.Settings()
+        return ModelSpec(
+            base=request.model,
+            vae=request.vae or self._installed(best.vae) or None,
+            controlnets=controlnets,
+            preview_vae=None,
+            clip_skip=request.clip_skip,
+            loras=[Lora(lora.name, lora.weight) for lora in request.loras],
+            inversions=[Inversion(name) for name in request.embeddings],
+            ip_adapters=[
+                IPAdapter(own.name, [read_picture(Path(at)) for at in own.pictures], own.scale)
+                for own in request.pictures
+            ],
+        )
+
+    def _installed(self, name: str | None) -> str:
+        """Return the name of what is recommended beside a model, if it is on this machine."""
+        if not name:
+            return ""
+        entry = self._known.find(name)
+        try:
+            library.find(entry, self._config)
+        except MissingWeights:
+            self.notes.append(
+                f"{self._request.model} is better with {name}, which is not on this machine; "
+                f"fetch it with `{entry.command}`"
+            )
+            return ""
+        return name
+
+    def _choices(self) -> list[tuple[Control, str]]:
+        """The controls asked for, or what the model is best led by, with their networks."""
+        asked = self._request.controls
+        if [choice.kind for choice in asked] == ["none"]:
+            return []
+        if not asked:
+            best = self._entry.recommended.control if self._entry else None
+            asked = (ControlChoice(best or "canny"),)
+            return [self._choice(choice, recommended=True) for choice in asked]
+        return [self._choice(choice) for choice in asked]
+
+    def _choice(self, choice: ControlChoice, recommended: bool = False) -> tuple[Control, str]:
+        if not choice.maps and choice.kind not in ESTIMATORS:
+            raise InvalidInput(
+                f"no control is called {choice.kind!r}; use one of {', '.join(ESTIMATORS)} or none."
+            )
+        if choice.model:
+            return Control(choice.kind, choice.scale, choice.maps), choice.model
+        entry = self._network(choice.kind)
+        best = entry.recommended.scale
+        scale = best if recommended and best is not None else choice.scale
+        return Control(choice.kind, scale, choice.maps), entry.name
+
+    def _network(self, kind: str) -> Entry:
+        """The ControlNet for maps of `kind` that goes with the base model."""
+        wanted = "softedge" if kind == "hed" else kind
+        fitting = [entry for entry in self._known.values() if self._fits(entry, self._known)]
+        for entry in fitting:
+            if entry.control == wanted:
+                return entry
+        kinds = ", ".join(dict.fromkeys(entry.control for entry in fitting)) or "none"
+        raise InvalidInput(
+            f"no ControlNet for {kind} is known that goes with {self._request.model} (there are: "
+            f"{kinds}); name one as in {kind}:0.8:NAME, or leave it out with --control none."
+        )
+
+    def _fits(self, entry: Entry, known: Catalogue) -> bool:
+        if entry.role is not Role.CONTROLNET:
+            return False
+        own = any(other.base == self._request.model for other in known.values())
+        if own or entry.base:
+            return entry.base == self._request.model
+        return entry.family is not None and entry.family.value == self.family
+
+
+def _first(*values: Any) -> Any:
+    return next(value for value in values if value is not None)
+
+
+def model_facts(spec: ModelSpec) -> dict[str, Any]:
+    """Return what a translation depends on in a model, for keys: files as they are now."""
+
+    def file(ref: str | Path | None) -> str | None:
+        return None if ref is None else weights.identity(Path(ref))
+
+    return {
+        "base": file(spec.base),
+        "vae": file(spec.vae),
+        "controlnets": [file(ref) for ref in spec.controlnets],
+        "sampler": spec.sampler,
+        "prediction": spec.prediction,
+        "clip_skip": spec.clip_skip,
+        "loras": [[file(lora.file), lora.weight, lora.text_weight] for lora in spec.loras],
+        "inversions": [[file(own.file), own.word] for own in spec.inversions],
+        "ip_adapters": [[file(own.file), own.scale] for own in spec.ip_adapters],
+        "image_encoder": file(spec.image_encoder),
+        "free_u": spec.free_u and asdict(spec.free_u),
+    }

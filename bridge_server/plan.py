@@ -1,0 +1,441 @@
+"""From a settled job and its analysis to units of work, each with the key of its result.
+
+A unit's key holds everything that its bytes depend on: the keys of the results it reads, the
+parameters that matter to it, the model's files, the environment. So a unit whose result is in the
+store is done, whoever did it and when; and a change reaches the units it matters to, no others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from bridge_server.job import Job, model_facts
+from bridge_server.media.clip import Clip
+from bridge_server.request import Keyframes, parse_cuts
+from bridge_server.store import key
+from fresco import batches, keyframes
+from fresco.errors import InvalidInput
+from fresco.memory import Limits
+
+_SAMPLE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A translated keyframe: `number` in the result of the unit `key`."""
+
+    number: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Painting:
+    """A keyframe painted by hand. identity: of the picture's content."""
+
+    number: int
+    file: Path
+    identity: str
+
+
+#: Where a keyframe's picture is.
+Styled: TypeAlias = Record | Painting
+
+
+@dataclass(frozen=True, slots=True)
+class Analyse:
+    """Measures every frame of the span: the error curve, cuts, colours."""
+
+    key: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Chooses what of a batch is held in memory at once.
+
+    frames: wanted in a batch; outsiders: further ones that share their style
+    """
+
+    key: str
+    frames: int
+    outsiders: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Measures the depth that becomes black and white, on frames from the whole clip."""
+
+    key: str
+    frames: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Translate:
+    """Translates one batch.
+
+    anchors: records of the shot's first keyframe and of the last one of the batch before
+    keyframes: the new ones
+    style: the clip's first keyframe, where this is a later shot
+    """
+
+    key: str
+    anchors: tuple[Record, ...]
+    keyframes: tuple[int, ...]
+    style: Record | None
+
+    def records(self) -> list[Record]:
+        """Where its results are."""
+        return [Record(number, self.key) for number in self.keyframes]
+
+
+@dataclass(frozen=True, slots=True)
+class Redo:
+    """Translates one keyframe again between its neighbours.
+
+    before: what it was
+    changes: what is different, of `bridge_server.request.CHANGES`
+    """
+
+    key: str
+    before: Record
+    neighbours: tuple[Styled, ...]
+    changes: Mapping[str, str]
+    style: Record | None
+
+
+@dataclass(frozen=True, slots=True)
+class Propagate:
+    """Makes the frames [start, stop) of one interval, keys excluded. A side may have no key."""
+
+    key: str
+    start: int
+    stop: int
+    left: Styled | None
+    right: Styled | None
+
+
+Unit: TypeAlias = Analyse | Fit | Bounds | Translate | Redo | Propagate
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One shot: its frames [start, stop).
+
+    keyframes: all that its frames are made from
+    chain: those that are translated, batch after batch. A painted keyframe that was proposed or
+        asked for stays among them: painting it changes nothing but the two intervals beside it
+    """
+
+    start: int
+    stop: int
+    keyframes: tuple[int, ...]
+    chain: tuple[int, ...]
+
+    @classmethod
+    def of(cls, piece: tuple[int, int], chosen: Iterable[int], painted: Iterable[int]) -> Shot:
+        """Add the painted keyframes to the chosen ones.
+
+        Where all are painted, none is translated.
+        """
+        own = {number for number in painted if piece[0] <= number < piece[1]}
+        chain = tuple(sorted(chosen))
+        return cls(*piece, tuple(sorted({*chain, *own})), () if own.issuperset(chain) else chain)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All units of a job, in an order in which each finds what it needs.
+
+    keyframes: for each keyframe where its picture will be
+    intervals: by shot
+    """
+
+    shots: tuple[Shot, ...]
+    translations: tuple[Translate, ...]
+    redone: tuple[Redo, ...]
+    keyframes: Mapping[int, Styled]
+    intervals: tuple[tuple[Propagate, ...], ...]
+    notes: tuple[str, ...] = field(default=())
+
+
+def source_facts(job: Job) -> dict[str, Any]:
+    """What every unit depends on: the clip's bytes, and how its frames are seen."""
+    return {
+        "clip": identity(job.clip.files or (job.clip.path,)),
+        "rate": str(job.clip.rate),
+        "hdr": job.hdr.value,
+        "size": asdict(job.size),
+        "environment": job.environment.facts(),
+    }
+
+
+def identity(files: Iterable[Path]) -> str:
+    """A word for the content of files, however they are called: sizes, times, a sample of each.
+
+    A film of many gigabytes cannot be hashed for every command.
+    """
+    digest = hashlib.sha256()
+    for file in files:
+        stat = file.stat()
+        digest.update(f"{stat.st_size}:{stat.st_mtime_ns}|".encode())
+        with file.open("rb") as data:
+            digest.update(data.read(_SAMPLE if stat.st_size < 64 * _SAMPLE else _SAMPLE // 16))
+    return digest.hexdigest()[:24]
+
+
+def analyse(job: Job) -> Analyse:
+    """The unit that measures the clip."""
+    start, stop = job.span.start, job.span.stop
+    facts = source_facts(job)
+    del facts["size"]  # the frames are measured as they are
+    return Analyse(key("analyse", {**facts, "span": [start, stop]}), start, stop)
+
+
+def fit(job: Job, shots: int) -> Fit:
+    """The unit that chooses the limits of memory."""
+    outsiders = int(shots > 1 and job.request.shared_style)
+    assert job.spec is not None, "only asked for where something is translated"
+    facts = {
+        "model": model_facts(job.spec),
+        "settings": asdict(job.settings),
+        "size": asdict(job.size),
+        "frames": job.request.batch,
+        "outsiders": outsiders,
+        "memory": job.environment.memory,
+        "environment": job.environment.facts(),
+    }
+    return Fit(key("fit", facts), job.request.batch, outsiders)
+
+
+def bounds(job: Job) -> Bounds:
+    """The unit that measures depth."""
+    step = max(1, len(job.span) // 8)
+    frames = tuple(job.span[::step])
+    return Bounds(key("bounds", {**source_facts(job), "frames": frames}), frames)
+
+
+def shots(job: Job, errors: list[float], found: list[int]) -> tuple[list[Shot], list[str]]:
+    """Split the span into shots and choose their keyframes; returns also what the user should know.
+
+    errors: per frame of the span; found: cuts, in frames of the span
+
+    Raises:
+        InvalidInput: keyframes or cuts outside the clip; a painted shot without a key.
+    """
+    first, last = job.span.start, job.span.stop - 1
+    given = parse_cuts(job.request.cuts)
+    cuts = [first + cut for cut in found] if given is None else list(given)
+    outside = [cut for cut in cuts if not first < cut <= last]
+    if outside and given is not None:
+        raise InvalidInput(f"cuts {outside} are not between the frames {first} and {last}.")
+    ends = [first, *cuts, last + 1]
+    pieces = list(pairwise(ends))
+    wanted = Keyframes.parse(job.request.keyframes)
+    if wanted.frames:
+        return _asked(job, wanted.frames, pieces)
+    shortest, longest = (wanted.every or each for each in (wanted.shortest, wanted.longest))
+    relative = [cut - first for cut in cuts]
+    proposed = keyframes.propose_per_shot(errors, relative, shortest, longest)
+    keys = [[first + number for number in shot] for shot in proposed]
+    painted = job.painted()
+    return [Shot.of(piece, own, painted) for piece, own in zip(pieces, keys, strict=True)], []
+
+
+def _asked(
+    job: Job, numbers: tuple[int, ...], pieces: list[tuple[int, int]]
+) -> tuple[list[Shot], list[str]]:
+    """Shots with the user's own keyframes; a shot without one is given its first frame."""
+    first, last = job.span.start, job.span.stop - 1
+    outside = [number for number in numbers if not first <= number <= last]
+    if outside:
+        raise InvalidInput(f"keyframes {outside} are not among the frames {first} to {last}.")
+    found: list[Shot] = []
+    notes: list[str] = []
+    for start, stop in pieces:
+        own = tuple(number for number in numbers if start <= number < stop)
+        if not own and job.spec is None:
+            raise InvalidInput(
+                f"frames {start} to {stop - 1} are a shot of their own and have no key; add one, "
+                "leave them out with --range, or say --cuts none if there is no cut."
+            )
+        if not own:
+            own = (start,)
+            notes.append(
+                f"frames {start} to {stop - 1} are a shot of their own without a keyframe; frame "
+                f"{start} was made one"
+            )
+        found.append(Shot.of((start, stop), own, job.painted()))
+    return found, notes
+
+
+def plan(
+    job: Job,
+    found: list[Shot],
+    notes: list[str],
+    limits: Limits,
+    batch: int,
+    depth: str = "",
+) -> Plan:
+    """Plan everything between the analysis and the encoder.
+
+    limits, batch: what a batch is run with
+    depth: the key of the depth's bounds, if there are any
+
+    Raises:
+        InvalidInput: a change of a frame that is no keyframe.
+    """
+    work = _Planning(job, found, limits, batch, depth)
+    translations = list(work.translations())
+    redone = work.redone()
+    intervals = tuple(tuple(work.intervals(shot)) for shot in found)
+    return Plan(
+        tuple(found), tuple(translations), redone, work.styled, intervals, (*job.notes, *notes)
+    )
+
+
+class _Planning:
+    """Goes through the shots once, and knows where each keyframe's picture is at that point."""
+
+    def __init__(self, job: Job, found: list[Shot], limits: Limits, batch: int, depth: str) -> None:
+        self._job, self._shots, self._batch = job, found, batch
+        every = {number for shot in found for number in shot.keyframes}
+        self._check(every)
+        self._source = source_facts(job)
+        self._told = self._translation_facts(limits, depth) if job.spec else {}
+        self._painted = {
+            number: Painting(number, file, _content(file)) for number, file in job.painted().items()
+        }
+        self._records: dict[int, Record] = {}
+        self.styled: dict[int, Styled] = {}
+
+    def _check(self, every: set[int]) -> None:
+        for change in self._job.request.changes:
+            if change.frame not in every:
+                near = min(every, key=lambda number: abs(number - change.frame))
+                raise InvalidInput(
+                    f"frame {change.frame}, whose {change.what} is to change, is no keyframe; "
+                    f"the nearest is {near}. `fresco-bridge keyframes` lists them."
+                )
+
+    def _translation_facts(self, limits: Limits, depth: str) -> dict[str, Any]:
+        job, request = self._job, self._job.request
+        assert job.spec is not None
+        pictures = [at for own in request.pictures for at in own.pictures]
+        return {
+            **self._source,
+            "model": model_facts(job.spec),
+            "settings": asdict(job.settings),
+            "limits": asdict(limits),
+            "controls": [
+                [control.kind, control.scale, _optional(control.maps)] for control in job.controls
+            ],
+            "depth": depth,
+            "subject": _optional(request.subject),
+            "pictures": [_content(Path(at)) for at in pictures],
+            "prompt": request.prompt,
+            "negative": request.negative,
+            "strength": job.strength,
+            "seed": request.seed,
+        }
+
+    def translations(self) -> Iterator[Translate]:
+        for place, shot in enumerate(self._shots):
+            yield from self._shot(shot, self._style(place))
+
+    def _style(self, place: int) -> Record | None:
+        """What a later shot sees of the first: its first keyframe, if that was translated."""
+        if not place or not self._job.request.shared_style:
+            return None
+        return self._records.get(self._shots[0].keyframes[0])
+
+    def _shot(self, shot: Shot, style: Record | None) -> Iterator[Translate]:
+        for batch in batches.plan(shot.chain, self._batch) if shot.chain else ():
+            anchors = tuple(self._records[number] for number in batch.anchors)
+            facts = {
+                **self._told,
+                "anchors": [asdict(anchor) for anchor in anchors],
+                "keyframes": batch.keyframes,
+                "style": style and asdict(style),
+            }
+            unit = Translate(key("translate", facts), anchors, batch.keyframes, style)
+            self._records |= {record.number: record for record in unit.records()}
+            yield unit
+
+    def redone(self) -> tuple[Redo, ...]:
+        """The changed keyframes. Neighbours are as they were before any change, or painted."""
+        changed = self._job.changed().items()
+        made = tuple(self._redo(*change) for change in changed if change[0] not in self._painted)
+        again = {unit.before.number: Record(unit.before.number, unit.key) for unit in made}
+        self.styled = {**self._records, **again, **self._painted}
+        return made
+
+    def _redo(self, number: int, changes: dict[str, str]) -> Redo:
+        place = next(i for i, shot in enumerate(self._shots) if number in shot.keyframes)
+        keys = self._shots[place].keyframes
+        k = keys.index(number)
+        beside = [keys[i] for i in (k - 1, k + 1) if 0 <= i < len(keys)]
+        neighbours = tuple(self._painted.get(other) or self._records[other] for other in beside)
+        before, style = self._records[number], self._style(place)
+        facts = {
+            **self._told,
+            "before": asdict(before),
+            "neighbours": [_said(neighbour) for neighbour in neighbours],
+            "changes": changes,
+            "style": style and asdict(style),
+        }
+        return Redo(key("redo", facts), before, neighbours, changes, style)
+
+    def intervals(self, shot: Shot) -> Iterator[Propagate]:
+        """The intervals of a shot that have frames between their keys, in order."""
+        keys = shot.keyframes
+        ends: list[int | None] = [None, *keys, None]
+        for left, right in pairwise(ends):
+            start = shot.start if left is None else left + 1
+            stop = shot.stop if right is None else right
+            if start < stop:
+                yield self._interval(start, stop, left, right)
+
+    def _interval(self, start: int, stop: int, left: int | None, right: int | None) -> Propagate:
+        sides = [None if side is None else self.styled[side] for side in (left, right)]
+        facts = {
+            **self._source,
+            "frames": [start, stop],
+            "keys": [side and _said(side) for side in sides],
+            "method": self._job.request.propagation,
+        }
+        return Propagate(key("propagate", facts), start, stop, *sides)
+
+
+def _said(styled: Styled) -> list[Any]:
+    """A keyframe's picture in a key."""
+    if isinstance(styled, Record):
+        return [styled.number, styled.key]
+    return [styled.number, styled.identity]
+
+
+def _content(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:24]
+
+
+def _optional(path: str) -> str:
+    return identity(sorted(_files(Path(path)))) if path else ""
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        yield from (file for file in path.iterdir() if file.is_file())
+    elif path.exists():
+        yield path
+    else:  # the pattern of an image sequence
+        yield from path.parent.glob(f"*{path.suffix}")
+
+
+def frames_of(clip: Clip, number: int) -> str:
+    """When a frame is shown, for people: "frame 48, 2.000 s"."""
+    return f"frame {number}, {float(clip.seconds(number)):.3f} s"

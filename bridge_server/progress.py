@@ -1,0 +1,110 @@
+"""How a job is watched: bars for a person, lines for a log, JSON for a program."""
+
+from __future__ import annotations
+
+import json
+import sys
+from types import TracebackType
+from typing import TextIO
+
+from rich import progress
+from rich.console import Console
+
+from bridge_server.events import KeyframeDone, Note, Preview, Progress, table
+
+_WORDS = {
+    "analyse": "measuring the clip",
+    "translate": "styling keyframes",
+    "propagate": "styling the frames between",
+    "encode": "writing the clip",
+}
+
+
+class Lines:
+    """A line where a stage begins and where it ends: for logs and pipes."""
+
+    def __init__(self, out: TextIO | None = None) -> None:
+        self._out = out or sys.stderr
+        self._ended: set[str] = set()
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is open."""
+
+    def __call__(self, event: Progress | KeyframeDone | Preview | Note) -> None:
+        """See `bridge_server.events.Watch`."""
+        if isinstance(event, Note):
+            self._say(f"note: {event.text}")
+        elif isinstance(event, KeyframeDone):
+            self._say(f"keyframe {event.number}: {event.file}")
+        elif isinstance(event, Progress) and event.done >= event.total:
+            if event.total and event.stage not in self._ended:
+                self._say(f"{_WORDS[event.stage]}: done")
+            self._ended.add(event.stage)
+
+    def _say(self, text: str) -> None:
+        print(text, file=self._out, flush=True)
+
+
+class JsonLines:
+    """Every event as one line of JSON on stdout."""
+
+    def __enter__(self) -> JsonLines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is open."""
+
+    def __call__(self, event: Progress | KeyframeDone | Preview | Note) -> None:
+        """See `bridge_server.events.Watch`."""
+        print(json.dumps(table(event)), flush=True)
+
+
+class Bars:
+    """A bar per stage, with the time that is left."""
+
+    def __init__(self) -> None:
+        self._bars = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.TaskProgressColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("left"),
+            progress.TimeRemainingColumn(),
+            console=Console(stderr=True),
+            speed_estimate_period=120,
+        )
+        self._tasks: dict[str, progress.TaskID] = {}
+
+    def __enter__(self) -> Bars:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def __call__(self, event: Progress | KeyframeDone | Preview | Note) -> None:
+        """See `bridge_server.events.Watch`."""
+        if isinstance(event, Note):
+            self._bars.console.print(f"note: {event.text}", markup=False, highlight=False)
+        elif isinstance(event, Progress) and event.total:
+            if event.stage not in self._tasks:
+                task = self._bars.add_task(_WORDS[event.stage], total=event.total)
+                self._tasks[event.stage] = task
+                self._bars.update(task, completed=event.done)
+                self._bars.reset(task, completed=round(event.done), total=event.total)
+            self._bars.update(self._tasks[event.stage], completed=event.done)
+
+
+def watcher(as_json: bool) -> Lines | JsonLines | Bars:
+    """Return what suits who is looking."""
+    if as_json:
+        return JsonLines()
+    return Bars() if sys.stderr.isatty() else Lines()

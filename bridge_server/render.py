@@ -1,0 +1,227 @@
+"""A job from its request to the written file, in this process.
+
+Every stage goes through the store: what is there is not made again, so the same job goes on where
+it was stopped, and a changed one does only what the change reaches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bridge_server import plan as planning
+from bridge_server.events import KeyframeDone, Note, Watch, ignore
+from bridge_server.footage import Footage, resized, upright_size
+from bridge_server.job import Job
+from bridge_server.media.blend import blend
+from bridge_server.media.colour import convert, from_rgb
+from bridge_server.media.statistics import ColourStatistics, match
+from bridge_server.media.verify import Report
+from bridge_server.plan import Analyse, Painting, Plan, Propagate, Shot, Translate
+from bridge_server.records import PICTURE, write_picture
+from bridge_server.stages import Analysis, Bench
+from bridge_server.store import Store
+from fresco.callbacks import CancelToken
+from fresco.warm import WarmModels
+
+#: Bytes that an interval takes per pixel of each of its frames, at its highest.
+_INTERVAL_BYTES = 80
+
+Recolour = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What came of a job.
+
+    keyframes: the styled keyframes by frame, (3, height, width) in [0, 1] at the working size
+    report: how the written file compares with its source; None where the job stopped before
+    """
+
+    plan: Plan
+    analysis: Analysis
+    keyframes: dict[int, Tensor]
+    report: Report | None
+
+
+def render(
+    job: Job,
+    store: Store,
+    models: WarmModels,
+    watch: Watch = ignore,
+    cancel: CancelToken | None = None,
+) -> Outcome:
+    """Do what is missing of `job`, as far as its request says (`until`).
+
+    Raises:
+        FrescoError: of any stage; what was done is in the store.
+        Cancelled: `cancel` was set; the same.
+    """
+    cancel = cancel or CancelToken()
+    torch.set_num_threads(job.environment.threads)
+    bench = Bench(job, store, models, watch, cancel)
+    analysis = _analysed(bench, planning.analyse(job))
+    plan = _planned(bench, analysis)
+    for note in plan.notes:
+        watch(Note(note))
+    _translate(bench, plan)
+    pictures = {number: bench.picture(at) for number, at in sorted(plan.keyframes.items())}
+    report = None
+    if job.request.until == "done":
+        bench.propagate([unit for shot in plan.intervals for unit in shot], _workers(job, plan))
+        report = _encode(bench, plan, analysis)
+    return Outcome(plan, analysis, pictures, report)
+
+
+def analyse(
+    job: Job, store: Store, watch: Watch = ignore, cancel: CancelToken | None = None
+) -> tuple[Analysis, list[Shot]]:
+    """Measure the clip and propose keyframes, without translating anything.
+
+    Raises:
+        FrescoError, Cancelled: see `render`.
+    """
+    bench = Bench(job, store, WarmModels(0), watch, cancel or CancelToken())
+    analysis = _analysed(bench, planning.analyse(job))
+    return analysis, planning.shots(job, analysis.errors, analysis.cuts)[0]
+
+
+def sources(job: Job, numbers: Sequence[int]) -> list[Tensor]:
+    """Return frames of the source as `Outcome.keyframes` shows the styled ones."""
+    footage = Footage(job.clip, job.size, job.hdr, CancelToken())
+    return [job.size.crop(footage.at([number])[0]) for number in numbers]
+
+
+def export(outcome: Outcome, folder: Path) -> dict[int, Path]:
+    """Write the translated keyframes into `folder`, to look at and to paint over.
+
+    A name holds the frame and what the picture was made from: another version has another name,
+    and nothing is written over.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files: dict[int, Path] = {}
+    for number, at in outcome.plan.keyframes.items():
+        if isinstance(at, Painting):
+            files[number] = at.file
+        elif number in outcome.keyframes:
+            files[number] = folder / f"frame {number:06d} {at.key[:8]}.png"
+            if not files[number].exists():
+                part = files[number].with_name(f".{files[number].name}")
+                write_picture(outcome.keyframes[number], part)
+                part.replace(files[number])
+    return files
+
+
+def _analysed(bench: Bench, unit: Analyse) -> Analysis:
+    total = unit.stop - unit.start
+    bench.begin("analyse", total if bench.store.find(unit.key) else 0, total)
+    return bench.analysis(unit)
+
+
+def _planned(bench: Bench, analysis: Analysis) -> Plan:
+    job = bench.job
+    found, notes = planning.shots(job, analysis.errors, analysis.cuts)
+    if job.request.until == "first_frame":
+        first = found[0].keyframes[0]
+        found = [Shot(first, first + 1, (first,), (first,))]
+    batch, depth = job.request.batch, ""
+    if any(shot.chain for shot in found):
+        bench.limits, batch = bench.fitted(planning.fit(job, len(found)))
+        if any(control.kind == "depth" and not control.maps for control in job.controls):
+            unit = planning.bounds(job)
+            bench.depth, depth = bench.bounds(unit), unit.key
+    return planning.plan(job, found, notes, bench.limits, batch, depth)
+
+
+def _translate(bench: Bench, plan: Plan) -> None:
+    """Translate the batches, and what was changed of them."""
+    changed = {unit.before.number for unit in plan.redone}
+    units = [*plan.translations, *plan.redone]
+    sizes = {unit.key: len(_numbers(unit)) for unit in units}
+    done = sum(sizes[unit.key] for unit in units if bench.store.find(unit.key))
+    bench.begin("translate", done, sum(sizes.values()))
+    for unit in units:
+        known = bench.store.find(unit.key) is not None
+        folder = bench.result(unit)
+        if not known:
+            bench.finish(sizes[unit.key])
+        for number in _numbers(unit):
+            final = not isinstance(unit, Translate) or number not in changed
+            bench.watch(KeyframeDone(number, folder / str(number) / PICTURE, final))
+
+
+def _numbers(unit: Translate | planning.Redo) -> tuple[int, ...]:
+    return unit.keyframes if isinstance(unit, Translate) else (unit.before.number,)
+
+
+def _workers(job: Job, plan: Plan) -> int:
+    """How many intervals fit into the memory side by side."""
+    lengths = [unit.stop - unit.start + 2 for shot in plan.intervals for unit in shot]
+    each = max(lengths, default=1) * job.size.height * job.size.width * _INTERVAL_BYTES
+    return max(1, min(job.environment.threads, job.environment.memory // each))
+
+
+def _encode(bench: Bench, plan: Plan, analysis: Analysis) -> Report:
+    """Write the file: every frame of the span, styled, at the source's size."""
+    job = bench.job
+    start, stop = job.span.start, job.span.stop
+    height, width = upright_size(job.clip)
+    bench.begin("encode", 0, stop - start)
+    masks = bench.mask(start, stop, height, width)
+    with job.writer(bench.cancel) as writer:
+        sources = bench.footage.source(start, stop)
+        for source, styled in zip(sources, _styled(bench, plan, analysis), strict=True):
+            picture = resized(styled, height, width)
+            frame = from_rgb(picture, source, job.clip, writer.form, job.hdr)
+            if masks is not None:
+                below = convert(source, job.clip, writer.form)
+                frame = blend(below, frame, next(masks), job.clip)
+            writer.write(frame)
+            bench.finish(1)
+    assert writer.report is not None, "it was left without an error"
+    return writer.report
+
+
+def _styled(bench: Bench, plan: Plan, analysis: Analysis) -> Iterator[Tensor]:
+    """Yield every styled frame of the span in order, (3, height, width) in [0, 1]."""
+    for shot, units in zip(plan.shots, plan.intervals, strict=True):
+        recolour = _recolour(bench, plan, analysis, shot, units)
+        for frame in _shot(bench, plan, shot, units):
+            yield recolour(frame)
+
+
+def _shot(bench: Bench, plan: Plan, shot: Shot, units: tuple[Propagate, ...]) -> Iterator[Tensor]:
+    """Yield a shot's frames: keyframes, and the intervals between them."""
+    intervals = {unit.start: unit for unit in units}
+    frame = shot.start
+    while frame < shot.stop:
+        if frame in plan.keyframes:
+            yield bench.picture(plan.keyframes[frame])
+            frame += 1
+        else:
+            yield from bench.propagated(intervals[frame])
+            frame = intervals[frame].stop
+
+
+def _recolour(
+    bench: Bench, plan: Plan, analysis: Analysis, shot: Shot, units: tuple[Propagate, ...]
+) -> Recolour:
+    """Return what gives a shot's frames the colours of the source, if that is wanted."""
+    if not bench.job.request.preserve_colour:
+        return lambda frame: frame
+    first = bench.job.span.start
+    source, styled = ColourStatistics(), ColourStatistics()
+    for own in analysis.colours[shot.start - first : shot.stop - first]:
+        source.pixels += own.pixels
+        source.total = source.total + own.total
+        source.products = source.products + own.products
+    for frame in _shot(bench, plan, shot, units):
+        styled.add(frame)
+    return match(source, styled)

@@ -1,0 +1,432 @@
+"""How each unit of a plan is made: from the store and the clip, into an empty folder.
+
+A unit reads what it needs from the store, also where the same process has just made it: so a run
+that was interrupted goes on from the very numbers that an undisturbed one works with.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import singledispatchmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bridge_server import records, resolve
+from bridge_server.events import Note, Preview, Progress, Watch
+from bridge_server.footage import Footage, Matte, coverage, resized
+from bridge_server.job import Control, Job
+from bridge_server.media.statistics import ColourStatistics
+from bridge_server.plan import (
+    Analyse,
+    Bounds,
+    Fit,
+    Painting,
+    Propagate,
+    Record,
+    Redo,
+    Styled,
+    Translate,
+    Unit,
+)
+from bridge_server.store import Store
+from fresco import planner, shots
+from fresco.callbacks import CancelToken, Step
+from fresco.control import ControlEstimator, Depth, Supplied, control_maps
+from fresco.errors import InvalidInput
+from fresco.keyframes import measured
+from fresco.memory import Limits
+from fresco.propagate.parallel import Job as Interval
+from fresco.propagate.parallel import intervals
+from fresco.request import Keyframe, Options, Translation, keyframes
+from fresco.schedule import first_step
+from fresco.translate import redo, translate_batch
+from fresco.warm import Ready, WarmModels
+
+_ANALYSIS, _FIT, _BOUNDS, _SHRUNK = "analysis.json", "fit.json", "bounds.json", "shrunk.json"
+_COLOURS, _FRAMES = "colours.npy", "frames.npy"
+_WHITE = 2**16 - 1
+#: Colours are counted on pictures of this short side.
+_COLOUR_SIDE = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Analysis:
+    """What was measured of a span.
+
+    errors: per frame, the change since the one before
+    cuts: the first frames of the later shots, counted from the span's first
+    colours: per frame what `bridge_server.media.statistics` counts
+    """
+
+    errors: list[float]
+    cuts: list[int]
+    colours: list[ColourStatistics]
+
+
+@dataclass(slots=True, eq=False)
+class Bench:
+    """Where the units of one job are made, one after the other.
+
+    models: kept warm from job to job
+    limits: what a batch is run with, once that is known
+    depth: the bounds of depth maps, where there are any
+    """
+
+    job: Job
+    store: Store
+    models: WarmModels
+    watch: Watch
+    cancel: CancelToken
+    limits: Limits = field(default_factory=Limits)
+    depth: tuple[float, float] | None = None
+    footage: Footage = field(init=False)
+    _mattes: dict[str, Matte] = field(init=False)
+    _stage: str = ""
+    _done: float = 0
+    _total: float = 0
+
+    def __post_init__(self) -> None:
+        self.footage = Footage(self.job.clip, self.job.size, self.job.hdr, self.cancel)
+        self._mattes = dict(self.job.mattes(self.cancel))
+
+    def begin(self, stage: str, done: float, total: float) -> None:
+        """Count what follows as work of `stage`, of which `done` was there already."""
+        self._stage, self._done, self._total = stage, done, total
+        self.watch(Progress(stage, done, total))
+
+    def move(self, share: float) -> None:
+        """Say that beside what is done, `share` more is underway."""
+        self.watch(Progress(self._stage, self._done + share, self._total))
+
+    def finish(self, share: float) -> None:
+        """Count `share` as done."""
+        self._done += share
+        self.move(0)
+
+    def result(self, unit: Unit) -> Path:
+        """Return the folder with the unit's result; make it if it is not there.
+
+        Raises:
+            FrescoError: of the stage; nothing is kept of the unit then.
+        """
+        found = self.store.find(unit.key)
+        if found is None:
+            self.cancel.check()
+            with self.store.writing(unit.key) as desk:
+                self.make(unit, desk)
+            found = self.store.find(unit.key)
+            assert found is not None, "it was just written"
+        return found
+
+    @singledispatchmethod
+    def make(self, unit: Any, desk: Path) -> None:
+        """Make the result of `unit` in the empty folder `desk`."""
+        raise TypeError(f"{type(unit).__name__} is no unit; nothing can be put into {desk}")
+
+    # ------------------------------------------------------------------------------- analysis
+
+    @make.register
+    def _analyse(self, unit: Analyse, desk: Path) -> None:
+        """Measure all frames in one pass."""
+        errors: list[float] = []
+        colours: list[NDArray[np.float64]] = []
+
+        def pictures() -> Iterator[Tensor]:
+            for frame in self.footage.source(unit.start, unit.stop):
+                picture = self.footage.picture(frame).rgb
+                colours.append(_counted(picture))
+                yield picture
+                self.finish(1)
+
+        cuts = shots.find_cuts(measured(pictures(), errors), self.job.clip.rate)
+        _write(desk / _ANALYSIS, {"errors": errors, "cuts": cuts})
+        np.save(desk / _COLOURS, np.stack(colours))
+
+    def analysis(self, unit: Analyse) -> Analysis:
+        """Measure the clip, or read what was measured."""
+        folder = self.result(unit)
+        found = _read(folder / _ANALYSIS)
+        rows = torch.from_numpy(np.load(folder / _COLOURS))
+        colours = [ColourStatistics(int(r[0]), r[1:4], r[4:].view(3, 3)) for r in rows]
+        return Analysis(found["errors"], found["cuts"], colours)
+
+    # ---------------------------------------------------------------------------- translation
+
+    @make.register
+    def _fit(self, unit: Fit, desk: Path) -> None:
+        """Choose blocks, tiles and the batch by a forecast of memory."""
+        job = self.job
+        found = planner.plan(
+            self.ready().model,
+            job.size.padded_height,
+            job.size.padded_width,
+            unit.frames,
+            job.environment.memory,
+            job.settings,
+            job.environment.torch_dtype,
+            job.environment.device,
+            unit.outsiders,
+        )
+        facts = {"frames": found.frames, "limits": asdict(found.limits), "said": str(found)}
+        _write(desk / _FIT, facts)
+
+    def fitted(self, unit: Fit) -> tuple[Limits, int]:
+        """The limits, and the size of a batch, that fit into the memory."""
+        found = _read(self.result(unit) / _FIT)
+        return Limits(**found["limits"]), found["frames"]
+
+    @make.register
+    def _bounds(self, unit: Bounds, desk: Path) -> None:
+        """Measure the depth of the whole clip."""
+        estimate = resolve.control_estimator("depth")
+        assert isinstance(estimate, Depth)
+        bounds = estimate.measure(self.footage.at(unit.frames), self.cancel.check)
+        _write(desk / _BOUNDS, {"bounds": bounds})
+
+    def bounds(self, unit: Bounds) -> tuple[float, float]:
+        """The depths that become black and white."""
+        low, high = _read(self.result(unit) / _BOUNDS)["bounds"]
+        return low, high
+
+    @make.register
+    def _translate(self, unit: Translate, desk: Path) -> None:
+        """Translate one batch."""
+        job, ready = self.job, self.ready()
+        frames = self.footage.at(unit.keyframes)
+        new = keyframes(
+            frames,
+            ready.model,
+            prompts=job.request.prompt,
+            negative=job.request.negative,
+            controls=self.maps(frames, unit.keyframes),
+            seeds=job.request.seed,
+            strengths=job.strength,
+            background=self.background(unit.keyframes),
+            numbers=unit.keyframes,
+            settings=job.settings,
+        )
+        anchors = [self.read(anchor) for anchor in unit.anchors]
+        style = unit.style and self.read(unit.style)
+        options = self.options(ready, unit.keyframes)
+        self.keep(translate_batch([*anchors, *new], ready.model, options, style=style), desk)
+
+    @make.register
+    def _redo(self, unit: Redo, desk: Path) -> None:
+        """Translate one keyframe again; what is not changed stays as it was."""
+        number, told, ready = unit.before.number, unit.changes, self.ready()
+        shot = [self.read(each) for each in (*unit.neighbours, unit.before)]
+        shot.sort(key=lambda keyframe: keyframe.number)
+        done = redo(
+            shot,
+            [keyframe.number for keyframe in shot].index(number),
+            ready.model,
+            self.options(ready, [number]),
+            prompt=told.get("prompt"),
+            negative=told.get("negative"),
+            seed=int(told["seed"]) if "seed" in told else None,
+            strength=float(told["strength"]) if "strength" in told else None,
+            style=unit.style and self.read(unit.style),
+        )
+        self.keep(Translation((done,)), desk)
+
+    def ready(self) -> Ready:
+        """The model, dressed as the job wants it."""
+        assert self.job.spec is not None, "only asked for where something is translated"
+        return self.models.get(self.job.spec, self.job.settings.halves)
+
+    def options(self, ready: Ready, numbers: Sequence[int]) -> Options:
+        """How a batch is run; its steps are told as shares of its keyframes."""
+        job = self.job
+        first = first_step(job.strength, job.settings.steps)
+
+        def on_step(step: Step) -> None:
+            share = (step.index + 1 - first) / max(1, step.last + 1 - first)
+            self.move(max(0.0, min(share, 1.0)) * len(numbers))
+            self.watch(Preview(tuple(numbers), step.index, step.last, step.preview))
+
+        return Options(
+            settings=job.settings,
+            control_scales=[control.scale for control in job.controls],
+            limits=self.limits,
+            added=ready.added,
+            on_step=on_step,
+            cancel=self.cancel,
+        )
+
+    def maps(self, frames: Tensor, numbers: Sequence[int]) -> list[Tensor]:
+        """The control maps of frames (N, 3, H, W), per ControlNet."""
+        controls = enumerate(self.job.controls)
+        return [
+            control_maps(frames, self._estimator(place, control, numbers), self.cancel)
+            for place, control in controls
+        ]
+
+    def _estimator(self, place: int, control: Control, numbers: Sequence[int]) -> ControlEstimator:
+        if control.maps:
+            matte = self._mattes[f"control {place}"]
+            return Supplied([self.job.size.fit(matte.at(number)) for number in numbers])
+        estimate = resolve.control_estimator(control.kind)
+        if isinstance(estimate, Depth):
+            estimate.bounds = self.depth
+        return estimate
+
+    def background(self, numbers: Sequence[int]) -> Tensor | None:
+        """Where the subject is not, (N, 1, H, W); None without a subject's matte."""
+        matte = self._mattes.get("subject")
+        if matte is None:
+            return None
+        subjects = [self.job.size.fit(matte.at(number)) for number in numbers]
+        return 1 - torch.stack(subjects).mean(dim=1, keepdim=True).clamp(0, 1)
+
+    def keep(self, done: Translation, desk: Path) -> None:
+        """Write the keyframes of a batch, each into a folder with its number."""
+        for keyframe in done.keyframes:
+            place = desk / str(keyframe.number)
+            place.mkdir()
+            image = None if keyframe.image is None else self.job.size.crop(keyframe.image)
+            records.write(replace(keyframe, image=image), place)
+        if done.shrunk:
+            _write(desk / _SHRUNK, {"shrunk": done.shrunk})
+            for text in done.shrunk:
+                self.watch(Note(f"memory ran out, so the work was made smaller: {text}"))
+
+    def read(self, styled: Styled) -> Keyframe:
+        """Read a keyframe as a done one."""
+        frames = self.footage.at([styled.number])
+        if isinstance(styled, Painting):
+            blank = keyframes(
+                frames,
+                self.ready().model,
+                prompts=self.job.request.prompt,
+                negative=self.job.request.negative,
+                controls=self.maps(frames, [styled.number]),
+                numbers=[styled.number],
+                settings=self.job.settings,
+            )[0]
+            return blank.painted(self.job.size.fit(records.read_picture(styled.file)))
+        found = records.read(
+            self.place(styled),
+            frames[0],
+            tuple(own[0] for own in self.maps(frames, [styled.number])),
+        )
+        background = self.background([styled.number])
+        return replace(found, background=None if background is None else background[0])
+
+    def place(self, record: Record) -> Path:
+        """Where a translated keyframe is.
+
+        Raises:
+            InvalidInput: it was removed meanwhile.
+        """
+        folder = self.store.find(record.key)
+        if folder is None:
+            raise InvalidInput(
+                f"keyframe {record.number} is gone from {self.store.folder}; run again."
+            )
+        return folder / str(record.number)
+
+    def picture(self, styled: Styled) -> Tensor:
+        """A styled keyframe at the working size, (3, height, width) in [0, 1]."""
+        size = self.job.size
+        if isinstance(styled, Painting):
+            return resized(_fitting(styled, size.height / size.width), size.height, size.width)
+        return records.read_picture(self.place(styled) / records.PICTURE)
+
+    # ---------------------------------------------------------------------------- propagation
+
+    @make.register
+    def _propagate(self, unit: Propagate, desk: Path) -> None:
+        """Make the frames of one interval."""
+        (frames,) = intervals([self._interval(unit)], cancel=self.cancel)
+        _write_frames(desk, frames)
+
+    def propagate(self, units: Sequence[Propagate], workers: int) -> None:
+        """Make the intervals that are missing, `workers` at once; each is kept as it is done."""
+        missing = [unit for unit in units if self.store.find(unit.key) is None]
+        done = sum(unit.stop - unit.start for unit in units if unit not in missing)
+        self.begin("propagate", done, sum(unit.stop - unit.start for unit in units))
+        with _one_thread():
+            jobs = map(self._interval, missing)
+            for unit, frames in zip(missing, intervals(jobs, workers, self.cancel), strict=True):
+                with self.store.writing(unit.key) as desk:
+                    _write_frames(desk, frames)
+                self.finish(unit.stop - unit.start)
+
+    def _interval(self, unit: Propagate) -> Interval:
+        """The frames of an interval with the keys at its ends."""
+        start = unit.start - (unit.left is not None)
+        stop = unit.stop + (unit.right is not None)
+        frames = [self.job.size.crop(frame) for frame in self.footage.frames(start, stop)]
+        left, right = (key and self.picture(key) for key in (unit.left, unit.right))
+        return Interval(frames, left, right, self.job.request.propagation)
+
+    def propagated(self, unit: Propagate) -> Iterator[Tensor]:
+        """Yield the frames of an interval that is done, (3, height, width) in [0, 1]."""
+        frames = np.load(self.result(unit) / _FRAMES, mmap_mode="r")
+        for frame in frames:
+            yield torch.from_numpy(frame.astype(np.float32)) / _WHITE
+
+    def mask(self, start: int, stop: int, height: int, width: int) -> Iterator[Tensor] | None:
+        """Yield where the effect is, (height, width) in [0, 1]; None: everywhere."""
+        matte = self._mattes.get("mask")
+        if matte is None:
+            return None
+        feather = self.job.request.feather
+        return (coverage(each, height, width, feather) for each in matte.frames(start, stop))
+
+
+def _fitting(painting: Painting, aspect: float) -> Tensor:
+    """Read a painting of the frames' shape.
+
+    Raises:
+        InvalidInput: it is of another shape.
+    """
+    image = records.read_picture(painting.file)
+    height, width = image.shape[-2:]
+    if abs(height / width - aspect) > 0.02 * aspect:
+        raise InvalidInput(
+            f"{painting.file} is {width} x {height}, another shape than frame {painting.number}; "
+            "paint it at the frame's size."
+        )
+    return image
+
+
+def _counted(picture: Tensor) -> NDArray[np.float64]:
+    """One row: the pixels of a small copy, the sums of their colours and of their products."""
+    height, width = picture.shape[-2:]
+    factor = min(1.0, _COLOUR_SIDE / min(height, width))
+    counted = ColourStatistics()
+    counted.add(resized(picture, round(height * factor), round(width * factor)))
+    return np.concatenate([[counted.pixels], counted.total, counted.products.flatten()])
+
+
+def _write_frames(desk: Path, frames: Tensor) -> None:
+    codes = (frames.cpu() * _WHITE).round_().numpy().astype(np.uint16)
+    np.save(desk / _FRAMES, codes)
+
+
+def _write(file: Path, facts: Any) -> None:
+    file.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+@contextmanager
+def _one_thread() -> Generator[None]:
+    """Let the workers be what runs side by side; and a sum has one order then."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

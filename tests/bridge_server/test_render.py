@@ -1,0 +1,324 @@
+"""From a clip to a clip, with the draft model, real files and a real store."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from bridge_server import environment
+from bridge_server.events import Event, Preview, Progress
+from bridge_server.job import Job, settle
+from bridge_server.media import probe
+from bridge_server.media.errors import NotWritten
+from bridge_server.render import Outcome, export, render
+from bridge_server.request import Change, Request
+from bridge_server.store import Store
+from fresco.callbacks import CancelToken
+from fresco.errors import Cancelled, InvalidInput
+from fresco.warm import WarmModels
+from tests.bridge_server.reels import pictures, reel
+
+HERE = environment.here("cpu", 1)
+
+
+@pytest.fixture(scope="module")
+def models() -> WarmModels:
+    return WarmModels(HERE.memory, HERE.torch_device, HERE.torch_dtype)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return reel(tmp_path_factory.mktemp("clip ü") / "one shot.mp4", (9,))
+
+
+class Desk:
+    """Renders into one store and keeps what was told."""
+
+    def __init__(self, folder: Path, models: WarmModels) -> None:
+        self.folder, self.models = folder, models
+        self.store = Store(folder / "store")
+        self.told: list[Event] = []
+
+    def job(self, clip: Path, **wishes: Any) -> Job:
+        asked = {
+            "prompt": "oil painting",
+            "size": 64,
+            "steps": 3,
+            "keyframes": "every:4",
+            "cuts": "none",
+            "output": str(self.folder / "out.mkv"),
+            "codec": "ffv1",
+            "overwrite": True,
+            **wishes,
+        }
+        return settle(Request(clip=str(clip), **asked), HERE)
+
+    def render(self, clip: Path, cancel: CancelToken | None = None, **wishes: Any) -> Outcome:
+        self.told = []
+        return render(self.job(clip, **wishes), self.store, self.models, self.told.append, cancel)
+
+    def made(self) -> dict[str, float]:
+        """What each stage still had to do at its beginning."""
+        begun: dict[str, float] = {}
+        for event in self.told:
+            if isinstance(event, Progress):
+                begun.setdefault(event.stage, event.total - event.done)
+        return begun
+
+    @property
+    def frames(self) -> list[np.ndarray]:
+        return pictures(self.folder / "out.mkv")
+
+
+@pytest.fixture
+def desk(tmp_path: Path, models: WarmModels) -> Desk:
+    return Desk(tmp_path, models)
+
+
+@pytest.fixture(scope="module")
+def done(
+    tmp_path_factory: pytest.TempPathFactory, models: WarmModels, clip: Path
+) -> tuple[Path, Outcome]:
+    """A rendered clip: its folder, with store and file."""
+    desk = Desk(tmp_path_factory.mktemp("done"), models)
+    return desk.folder, desk.render(clip)
+
+
+@pytest.fixture
+def again(desk: Desk, done: tuple[Path, Outcome]) -> Desk:
+    """A desk with all results of a rendered clip."""
+    shutil.copytree(done[0], desk.folder, dirs_exist_ok=True)
+    return desk
+
+
+def test_a_clip_comes_back_with_its_frames_rate_size_and_sound(
+    done: tuple[Path, Outcome], clip: Path
+) -> None:
+    folder, outcome = done
+    source, result = probe.probe(clip), probe.probe(folder / "out.mkv")
+
+    assert (result.count, result.rate) == (source.count, source.rate)
+    assert (result.width, result.height) == (source.width, source.height)
+    assert len(result.audio) == 1
+    assert outcome.report is not None
+    assert outcome.report.ok
+    before, after = pictures(clip), pictures(folder / "out.mkv")
+    assert np.abs(before[3].astype(float) - after[3]).mean() > 8, "it was restyled"
+
+
+def test_keyframes_are_on_the_timeline_as_they_were_styled(done: tuple[Path, Outcome]) -> None:
+    folder, outcome = done
+    frame = pictures(folder / "out.mkv")[4].astype(float) / 255
+
+    key = outcome.keyframes[4].permute(1, 2, 0).numpy()
+    assert np.abs(key - frame).mean() < 0.02  # halved chroma and eight bits
+
+
+def test_the_same_job_again_makes_nothing_anew(again: Desk, clip: Path) -> None:
+    before = again.frames
+    again.render(clip)
+
+    assert again.made() == {"analyse": 0, "translate": 0, "propagate": 0, "encode": 9}
+    assert all(np.array_equal(a, b) for a, b in zip(before, again.frames, strict=True))
+
+
+def test_changing_a_keyframe_makes_it_and_the_frames_beside_it(again: Desk, clip: Path) -> None:
+    before = again.frames
+    again.render(clip, changes=(Change(8, "prompt", "neon night"),))
+
+    assert again.made() == {"analyse": 0, "translate": 1, "propagate": 3, "encode": 9}
+    after = again.frames
+    same = [np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
+    assert same == [True] * 5 + [False] * 4
+
+
+def test_a_painted_keyframe_is_taken_as_it_is(again: Desk, clip: Path, tmp_path: Path) -> None:
+    painting = np.full((64, 96, 3), (30, 60, 200), np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), painting)
+    before = again.frames
+    again.render(clip, changes=(Change(0, "painted", str(tmp_path / "a.png")),))
+
+    assert again.made() == {"analyse": 0, "translate": 0, "propagate": 3, "encode": 9}
+    assert np.abs(again.frames[0][..., ::-1].astype(int) - painting).max() <= 3
+    assert np.array_equal(before[4], again.frames[4])
+
+
+def test_a_painting_of_another_shape_is_refused(again: Desk, clip: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((64, 64, 3), np.uint8))
+
+    with pytest.raises(InvalidInput, match="64 x 64, another shape than frame 0"):
+        again.render(clip, changes=(Change(0, "painted", str(tmp_path / "a.png")),))
+
+
+def test_it_goes_on_where_it_was_stopped_and_ends_with_the_same_bytes(
+    desk: Desk, done: tuple[Path, Outcome], clip: Path
+) -> None:
+    for stage in ("analyse", "translate", "propagate", "encode"):
+        cancel = CancelToken()
+
+        def watch(event: Event, stage: str = stage, cancel: CancelToken = cancel) -> None:
+            if isinstance(event, Progress) and event.stage == stage and event.done >= 1:
+                cancel.cancel()
+
+        job = desk.job(clip)
+        with pytest.raises(Cancelled):
+            render(job, desk.store, desk.models, watch, cancel)
+        left = [path for path in desk.folder.iterdir() if path.name != "store"]
+        assert left == [], "nothing half-written"
+    desk.render(clip)
+
+    assert desk.made()["translate"] == 0
+    expected, got = pictures(done[0] / "out.mkv"), desk.frames
+    assert all(np.array_equal(a, b) for a, b in zip(expected, got, strict=True))
+
+
+def test_cancelling_stops_within_a_step(desk: Desk, clip: Path) -> None:
+    cancel = CancelToken()
+    steps: list[int] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Preview):
+            steps.append(event.step)
+            cancel.cancel()
+
+    with pytest.raises(Cancelled):
+        render(desk.job(clip, steps=6), desk.store, desk.models, watch, cancel)
+    assert len(steps) == 1
+
+
+def test_until_keyframes_stops_there_and_exports_them(again: Desk, clip: Path) -> None:
+    outcome = again.render(clip, until="keyframes")
+
+    assert "propagate" not in again.made()
+    assert outcome.report is None
+    files = export(outcome, again.folder / "keys")
+    assert sorted(files) == [0, 4, 8]
+    picture = cv2.imread(str(files[4]))
+    assert picture is not None
+    assert picture.shape == (64, 96, 3)
+    changed = again.render(clip, until="keyframes", changes=(Change(4, "seed", "9"),))
+    others = export(changed, again.folder / "keys")
+    assert others[0] == files[0]
+    assert others[4] != files[4]
+    assert files[4].exists()
+
+
+def test_until_first_frame_styles_one_keyframe(desk: Desk, clip: Path) -> None:
+    outcome = desk.render(clip, until="first_frame")
+
+    assert list(outcome.keyframes) == [0]
+
+
+def test_outside_the_mask_the_source_is_untouched(again: Desk, clip: Path, tmp_path: Path) -> None:
+    mask = np.zeros((64, 96), np.uint8)
+    mask[:, 48:] = 255
+    cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    again.render(clip, mask=str(tmp_path / "mask.png"))
+
+    outside = [
+        np.array_equal(a[:, :46], b[:, :46])
+        for a, b in zip(pictures(clip), again.frames, strict=True)
+    ]
+    assert all(outside)
+    assert np.abs(pictures(clip)[3][:, 52:].astype(int) - again.frames[3][:, 52:]).mean() > 5
+
+
+def test_a_mask_of_another_length_is_refused(desk: Desk, clip: Path, tmp_path: Path) -> None:
+    mask = reel(tmp_path / "mask.mp4", (5,), sound=False)
+
+    with pytest.raises(InvalidInput, match=r"mask: mask.mp4 has 5 frames and one shot.mp4 has 9"):
+        desk.job(clip, mask=str(mask))
+
+
+def test_a_subject_changes_the_translation(again: Desk, clip: Path, tmp_path: Path) -> None:
+    matte = np.zeros((64, 96), np.uint8)
+    matte[16:48, 24:72] = 255
+    cv2.imwrite(str(tmp_path / "subject.png"), matte)
+    again.render(clip, subject=str(tmp_path / "subject.png"), until="keyframes")
+
+    assert again.made()["translate"] == 3
+
+
+def test_preserved_colours_are_the_sources(desk: Desk, clip: Path) -> None:
+    noisy = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
+    cv2.imwrite(str(desk.folder / "b.png"), cv2.GaussianBlur(noisy, (0, 0), 2))
+    changes = tuple(Change(key, "painted", str(desk.folder / "b.png")) for key in (0, 8))
+    source = np.stack(pictures(clip)).mean((0, 1, 2))
+
+    def shift(**wishes: Any) -> float:
+        desk.render(clip, keyframes="0,8", changes=changes, **wishes)
+        return float(np.abs(source - np.stack(desk.frames).mean((0, 1, 2))).max())
+
+    assert shift(preserve_colour=True) < shift() / 8
+
+
+def test_handles_are_extra_frames_at_both_ends(desk: Desk, clip: Path) -> None:
+    own = desk.job(clip, start=3, stop=6, handles=2)
+    assert own.span == range(1, 8)
+    short = desk.job(clip, start=1, stop=6, handles=4)
+    assert short.span == range(0, 9)
+    assert any("1 frames before and 3 after" in note for note in short.notes)
+
+
+def test_an_existing_file_and_the_source_are_refused_before_the_work(
+    desk: Desk, clip: Path
+) -> None:
+    (desk.folder / "out.mkv").write_bytes(b"mine")
+
+    with pytest.raises(NotWritten, match="exists"):
+        desk.job(clip, overwrite=False)
+    with pytest.raises(NotWritten, match="source itself"):
+        desk.job(clip, output=str(clip), codec="h264")
+    assert (desk.folder / "out.mkv").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "wishes", "shape"),
+    [
+        ("portrait.mp4", {"size": (112, 64)}, (112, 64)),
+        ("one frame.mp4", {"lengths": (1,)}, (64, 96)),
+        ("three frames.mp4", {"lengths": (3,)}, (64, 96)),
+        ("odd.mkv", {"size": (51, 77), "codec": "ffv1", "pix_fmt": "yuv444p"}, (51, 77)),
+        ("silent.mp4", {"sound": False}, (64, 96)),
+    ],
+)
+def test_clips_of_every_shape_come_back(
+    desk: Desk,
+    tmp_path: Path,
+    name: str,
+    wishes: dict[str, Any],
+    shape: tuple[int, int],
+) -> None:
+    source = reel(tmp_path / name, **wishes)
+    desk.render(source, keyframes="auto:2-6")
+
+    assert [frame.shape[:2] for frame in desk.frames] == [shape] * len(pictures(source))
+
+
+def test_images_come_back_as_images(desk: Desk, tmp_path: Path, clip: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number, frame in enumerate(pictures(clip)[:4], start=1001):
+        cv2.imwrite(str(folder / f"shot_{number}.png"), frame[..., ::-1])
+    desk.render(folder, rate="24", codec="", output="", keyframes="every:3", overwrite=False)
+
+    restyled = sorted(path.name for path in (tmp_path / "in restyled").iterdir())
+    assert restyled == [f"shot_{number}.png" for number in range(1001, 1005)]
+    assert len(list(folder.iterdir())) == 4
+
+
+def test_previews_are_pictures_of_the_keyframes(desk: Desk, clip: Path) -> None:
+    shown: list[tuple[int, ...]] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Preview):
+            shown.append(tuple(event.picture().shape))
+
+    render(desk.job(clip, until="keyframes"), desk.store, desk.models, watch)
+    assert shown
+    assert all(shape[:2] == (3, 3) for shape in shown)
