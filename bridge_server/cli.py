@@ -84,6 +84,23 @@ def _top() -> None:
     """Take the commands' names from the groups below."""
 
 
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Examine this installation and machine, and say what to do about what is wrong."""
+    from bridge_server.doctor import examine, healthy, table
+
+    findings = examine(config.load())
+    if as_json:
+        _print_json([_plain(asdict(finding)) for finding in findings])
+    else:
+        from rich.console import Console
+
+        # Into a pipe, a line is a line: nothing is wrapped.
+        Console(width=None if sys.stdout.isatty() else 500).print(table(findings))
+    if not healthy(findings):
+        raise typer.Exit(_FAILED)
+
+
 @models.command("list")
 def list_models(
     role: Annotated[Role | None, typer.Option(help="Only models for this.")] = None,

@@ -164,16 +164,17 @@ def contact_sheet(
     **wishes: Any,
 ) -> None:
     """Style the keyframes of a clip and put them on one sheet, sources above."""
-    from bridge_server import pictures
+    from bridge_server import pictures, publish
+    from bridge_server.render import sheet
 
     file = output or clip.with_name(f"{clip.stem} keyframes.jpg")
     overwrite = bool(wishes.pop("overwrite", False))
-    pictures.check_target(file, overwrite)
+    publish.check(file, overwrite)
     wanted = _request(clip, {**wishes, "until": "keyframes"})
     with _watched(as_json) as (watch, cancel):
         job = _settled(wanted, device, threads, cancel)
         outcome = _rendered(job, watch, cancel)
-    pictures.save(_sheet(job, outcome), file, overwrite)
+    pictures.save(sheet(job, outcome), file, overwrite)
     _said({"event": "done", "sheet": str(file)}, f"{file}", as_json)
 
 
@@ -188,12 +189,12 @@ def propose_keyframes(
     as_json: AsJson = False,
 ) -> None:
     """Propose keyframes, and plot how much each frame of the clip differs from the one before."""
-    from bridge_server import pictures
+    from bridge_server import curve, pictures, publish
     from bridge_server.render import analyse
     from bridge_server.store import Store
 
     file = output or clip.with_name(f"{clip.stem} keyframes.png")
-    pictures.check_target(file, overwrite)
+    publish.check(file, overwrite)
     wishes = {"keyframes": keyframes, "cuts": cuts, "span": span, "rate": rate}
     wanted = _request(clip, {**wishes, "until": "keyframes", "model": "fresco-draft"})
     settings = config.load()
@@ -202,7 +203,7 @@ def propose_keyframes(
         analysis, shots = analyse(job, Store(settings.store), watch, cancel)
     first = job.span.start
     keys = [number for shot in shots for number in shot.keyframes]
-    plot = pictures.error_curve(
+    plot = curve.error_curve(
         analysis.errors,
         [number - first for number in keys],
         [shot.start - first for shot in shots[1:]],
@@ -333,18 +334,6 @@ def _rendered(job: Job, watch: Watch, cancel: CancelToken) -> Outcome:
     place = job.environment
     models = WarmModels(place.memory, place.torch_device, place.torch_dtype)
     return run(job, Store(config.load().store), models, watch, cancel)
-
-
-def _sheet(job: Job, outcome: Outcome) -> Any:
-    from bridge_server import pictures
-    from bridge_server.render import sources
-
-    numbers = list(outcome.keyframes)
-    rows = [
-        (f"frame {number}", source, outcome.keyframes[number])
-        for number, source in zip(numbers, sources(job, numbers), strict=True)
-    ]
-    return pictures.contact_sheet(rows, f"{job.request.prompt or 'no prompt'}  ({job.model})")
 
 
 def _keyframe_folder(job: Job) -> Path:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from bridge_server.job import Job, model_facts
-from bridge_server.media.clip import Clip
 from bridge_server.request import Keyframes, parse_cuts
 from bridge_server.store import key
 from fresco import batches, keyframes
@@ -434,8 +433,3 @@ def _files(path: Path) -> Iterator[Path]:
         yield path
     else:  # the pattern of an image sequence
         yield from path.parent.glob(f"*{path.suffix}")
-
-
-def frames_of(clip: Clip, number: int) -> str:
-    """When a frame is shown, for people: "frame 48, 2.000 s"."""
-    return f"frame {number}, {float(clip.seconds(number)):.3f} s"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from bridge_server import plan as planning
@@ -21,6 +22,7 @@ from bridge_server.media.blend import blend
 from bridge_server.media.colour import convert, from_rgb
 from bridge_server.media.statistics import ColourStatistics, match
 from bridge_server.media.verify import Report
+from bridge_server.pictures import contact_sheet
 from bridge_server.plan import Analyse, Painting, Plan, Propagate, Shot, Translate
 from bridge_server.records import PICTURE, write_picture
 from bridge_server.stages import Analysis, Bench
@@ -90,10 +92,22 @@ def analyse(
     return analysis, planning.shots(job, analysis.errors, analysis.cuts)[0]
 
 
-def sources(job: Job, numbers: Sequence[int]) -> list[Tensor]:
-    """Return frames of the source as `Outcome.keyframes` shows the styled ones."""
+def sources(job: Job, numbers: Sequence[int]) -> Iterator[Tensor]:
+    """Yield frames of the source as `Outcome.keyframes` shows the styled ones."""
     footage = Footage(job.clip, job.size, job.hdr, CancelToken())
-    return [job.size.crop(footage.at([number])[0]) for number in numbers]
+    for number in numbers:
+        yield job.size.crop(footage.at([number])[0])
+
+
+def sheet(job: Job, outcome: Outcome) -> Image:
+    """Draw the keyframes beside their sources."""
+    numbers = list(outcome.keyframes)
+    pairs = zip(numbers, sources(job, numbers), strict=True)
+    rows = (
+        (f"frame {number}, {float(job.clip.seconds(number)):.2f} s", own, outcome.keyframes[number])
+        for number, own in pairs
+    )
+    return contact_sheet(rows, f"{job.request.prompt or 'no prompt'}\n{job.model}")
 
 
 def export(outcome: Outcome, folder: Path) -> dict[int, Path]:

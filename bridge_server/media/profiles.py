@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import av
@@ -92,6 +93,14 @@ PROFILES = {
         Profile("tiff", "", ("tiff",), lossless=True),
         Profile("exr", "", ("exr",), lossless=True),
     )
+}  # fmt: skip
+
+#: What clips come in, and FFmpeg's decoders of it, of which one is enough. Its own of AV1 is none
+#: by itself: it needs a graphics card.
+DECODERS: dict[str, tuple[str, ...]] = {
+    "H.264": ("h264",), "HEVC": ("hevc",), "VP9": ("vp9",), "VP9 with alpha": ("libvpx-vp9",),
+    "AV1": ("libdav1d", "libaom-av1"), "ProRes": ("prores",), "DNxHD and DNxHR": ("dnxhd",),
+    "FFV1": ("ffv1",),
 }  # fmt: skip
 
 #: FFV1 has no float, no 24-bit RGB without padding, and RGB of more bits as planes.
@@ -248,3 +257,11 @@ def codec(profile: Profile) -> av.Codec:
             f"{profile.name}; install PyAV's own wheel (pip install --force-reinstall "
             "--only-binary av av), or choose another profile."
         ) from error
+
+
+def decoder(kind: str) -> str | None:
+    """Return FFmpeg's name of the decoder for `kind`, of `DECODERS`; None if PyAV has none."""
+    for name in DECODERS[kind]:
+        with suppress(UnknownCodecError):
+            return av.Codec(name, "r").name
+    return None
