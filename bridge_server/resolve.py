@@ -97,7 +97,7 @@ class _Places:
 
     def check(self) -> None:
         if self._missing:
-            raise MissingWeights("\n".join(self._missing))
+            raise MissingWeights(" ".join(f"{text.rstrip('.')}." for text in self._missing))
 
 
 def _with_image_encoder(spec: ModelSpec) -> ModelSpec:

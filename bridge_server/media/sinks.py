@@ -95,9 +95,13 @@ def _clock(clip: Clip, lead: Fraction) -> tuple[Fraction, Fraction]:
 
 
 def _muxer(job: Job) -> dict[str, str]:
-    """MP4 and MOV say in their own clock where a stream begins: its default is milliseconds."""
+    """What the containers are told.
+
+    Matroska: no random numbers, so that the same frames make the same bytes. MP4 and MOV: the clock
+    in which they say where a stream begins, whose default is milliseconds.
+    """
     if profiles.SUFFIXES[job.target.suffix.lower()] == "matroska":
-        return {}
+        return {"fflags": "+bitexact"}
     rates = [track.sample_rate for track in job.clip.audio if track.sample_rate]
     return {"movie_timescale": str(rates[0] if rates else _TICKS)}
 

@@ -1,0 +1,234 @@
+"""The commands that work on clips, as processes of their own and in this one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from bridge_server import config
+from bridge_server.cli import app
+from bridge_server.media.probe import probe
+from tests.bridge_server.reels import pictures, reel
+
+SMALL = ("--size", "64", "--steps", "3", "--keyframes", "every:4", "--cuts", "none")
+RENDER = ("render", "-p", "oil painting", *SMALL, "--device", "cpu", "--threads", "1")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return reel(tmp_path_factory.mktemp("a clip ü") / "one shot.mp4", (9,))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Path:
+    """A folder with a store and what came of the clip in it, undisturbed."""
+    folder = tmp_path_factory.mktemp("done")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(config.STORE, str(folder / "store"))
+        result = CliRunner().invoke(app, [*RENDER, str(clip), "-o", str(folder / "out.mp4")])
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def run(*words: object) -> Any:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def start(store: Path, *words: object) -> subprocess.Popen[str]:
+    environ = {**os.environ, config.STORE: str(store), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "bridge_server", *map(str, words)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ
+    )
+
+
+def until(process: subprocess.Popen[str], wanted: Callable[[dict[str, Any]], bool]) -> None:
+    """Read the process's events up to the one that is wanted."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if wanted(json.loads(line)):
+            return
+    raise AssertionError(f"it ended before: {process.stderr and process.stderr.read()}")
+
+
+def stage(name: str, done: float) -> Callable[[dict[str, Any]], bool]:
+    return lambda event: event.get("stage") == name and event["done"] >= done
+
+
+def test_a_clip_is_restyled_and_the_report_is_shown(done: Path, clip: Path) -> None:
+    assert probe(done / "out.mp4").count == probe(clip).count
+    assert not np.array_equal(pictures(done / "out.mp4")[2], pictures(clip)[2])
+
+
+@pytest.mark.parametrize(
+    ("name", "reached"),
+    [("analyse", 3.0), ("translate", 1.0), ("propagate", 3.0), ("encode", 2.0)],
+)
+def test_after_a_kill_the_same_command_ends_with_the_same_bytes(
+    done: Path, clip: Path, tmp_path: Path, name: str, reached: float
+) -> None:
+    words = (*RENDER, clip, "-o", tmp_path / "out.mp4", "--json")
+    process = start(tmp_path / "store", *words)
+    until(process, stage(name, reached))
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "out.mp4").exists()
+
+    again = start(tmp_path / "store", *words)
+    output, errors = again.communicate()
+    assert again.returncode == 0, errors
+    events = [json.loads(line) for line in output.splitlines()]
+    begun = next(event for event in events if event.get("stage") == "translate")
+    assert begun["done"] == (3 if name in ("propagate", "encode") else 0)
+    assert (tmp_path / "out.mp4").read_bytes() == (done / "out.mp4").read_bytes()
+
+
+def test_ctrl_c_stops_at_once_keeps_what_is_done_and_says_so(clip: Path, tmp_path: Path) -> None:
+    process = start(tmp_path / "store", *RENDER, clip, "-o", tmp_path / "out.mp4", "--json")
+    until(process, stage("translate", 0.5))
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+
+    assert process.returncode == 130
+    assert errors.strip().endswith("the same command goes on.")
+    assert "Traceback" not in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_events_are_json_lines_and_the_last_one_is_the_report(
+    done: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(config.STORE, str(done / "store"))
+    result = run(*RENDER, clip, "-o", tmp_path / "out.mp4", "--json")
+
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    last = events[-1]
+    assert (last["event"], last["output"]) == ("done", str(tmp_path / "out.mp4"))
+    assert {row["state"] for row in last["report"]} <= {"kept", "changed"}
+    keys = [event["number"] for event in events if event["event"] == "keyframedone"]
+    assert keys == [0, 4, 8]
+
+
+def test_until_keyframes_leaves_pictures_beside_the_clip_and_a_painted_one_comes_back(
+    done: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(config.STORE, str(done / "store"))
+    folder = tmp_path / "keys"
+    result = run(*RENDER, clip, "--until", "keyframes", "-o", folder)
+    assert result.exit_code == 0, result.output
+    files = sorted(folder.iterdir())
+    assert [file.name.split(" ")[1] for file in files] == ["000000", "000004", "000008"]
+
+    picture = cv2.imread(str(files[1]))
+    assert picture is not None
+    picture[:, :] = (0, 255, 0)
+    cv2.imwrite(str(tmp_path / "green.png"), picture)
+    change = f"painted@4={tmp_path / 'green.png'}"
+    result = run(*RENDER, clip, "-o", tmp_path / "out.mp4", "--set", change)
+    assert result.exit_code == 0, result.output
+    frame = pictures(tmp_path / "out.mp4")[4].astype(int)
+    assert np.abs(frame - (0, 255, 0)).mean() < 12
+    assert np.array_equal(pictures(tmp_path / "out.mp4")[0], pictures(done / "out.mp4")[0])
+
+
+def test_a_job_file_says_the_same_and_options_go_before_it(
+    done: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(config.STORE, str(done / "store"))
+    (tmp_path / "job.toml").write_text(
+        f'clip = {json.dumps(str(clip))}\nprompt = "neon night"\nsize = 64\nsteps = 3\n'
+        'keyframes = "every:4"\ncuts = "none"\noutput = "out.mp4"\n'
+    )
+    place = ("--device", "cpu", "--threads", "1")
+    result = run("render", tmp_path / "job.toml", "-p", "oil painting", *place, "--json")
+
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out.mp4").read_bytes() == (done / "out.mp4").read_bytes()
+
+
+def test_keyframes_are_proposed_with_a_plot(clip: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "curve.png"
+    result = run("keyframes", clip, "--keyframes", "auto:2-4", "-o", plot, "--json")
+
+    said = json.loads(result.stdout.splitlines()[-1])
+    assert said["keyframes"][0] == 0
+    assert said["keyframes"][-1] == 8
+    assert max(np.diff(said["keyframes"])) <= 4
+    assert cv2.imread(str(plot)) is not None
+    again = run("keyframes", clip, "-o", plot)
+    assert again.exit_code == 1
+    assert "--overwrite" in again.stderr
+
+
+def test_a_contact_sheet(
+    done: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(config.STORE, str(done / "store"))
+    result = run("contact-sheet", *RENDER[1:], clip, "-o", tmp_path / "sheet.png")
+
+    assert result.exit_code == 0, result.output
+    assert cv2.imread(str(tmp_path / "sheet.png")) is not None
+
+
+def test_painted_keys_are_carried_over_the_clip(clip: Path, tmp_path: Path) -> None:
+    frames = pictures(clip)
+    for number in (2, 6):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), 255 - frames[number][..., ::-1])
+    result = run(
+        "propagate", clip, "--key", f"2={tmp_path / '2.png'}", "--key", f"6={tmp_path / '6.png'}",
+        "--cuts", "none", "-o", tmp_path / "out.mp4",
+    )  # fmt: skip
+
+    assert result.exit_code == 0, result.output
+    made = pictures(tmp_path / "out.mp4")
+    assert len(made) == 9
+    errors = [np.abs(255 - a.astype(int) - b).mean() for a, b in zip(frames, made, strict=True)]
+    assert max(errors[1:8]) < 8, "the negative of the clip, but where no key shows it"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("render", "{clip}", "--steps", "0"), "steps: 0 cannot be; use 1 or more."),
+        (("render", "{clip}", "--model", "nothing"), "no model is called 'nothing'"),
+        (("render", "{clip}", "--model", "sd15"), "fresco-bridge models download sd15"),
+        (("render", "{clip}", "--lora", "nothing"), "no model is called 'nothing'"),
+        (("render", "{clip}", "--control", "magic"), "no control is called 'magic'"),
+        (("render", "{clip}", "--range", "5"), "range '5' cannot be read"),
+        (("render", "{clip}", "--range", "5:99"), "which has 9"),
+        (("render", "{clip}", "--set", "colour@3=red"), "WHAT@FRAME=VALUE"),
+        (("render", "{clip}", "--set", "seed@4=-1"), "use a whole number from 0"),
+        (("render", "{clip}", "--device", "toaster"), "there is no device 'toaster'"),
+        (("render", "{clip}", "-o", "{clip}"), "is the source itself"),
+        (("render", "{clip}", "-o", "/no/such/folder/a.mp4"), "the folder /no/such/folder"),
+        (("render", "{clip}", "--mask", "missing.png"), "missing.png"),
+        (("render", "{clip}", "--codec", "gif"), "there is no profile 'gif'"),
+        (("render", "missing.mp4"), "missing.mp4"),
+        (("render", "missing.toml"), "missing.toml cannot be read"),
+        (("propagate", "{clip}", "--key", "a.png"), "write FRAME=PICTURE"),
+        (("propagate", "{clip}", "--key", "2=missing.png"), "missing.png cannot be read"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*(word.replace("{clip}", str(clip)) for word in words))
+
+    assert result.exit_code == 1, result.output
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("fresco-bridge: ")
+    assert said in lines[0]
+    assert list(tmp_path.glob("*")) in ([], [tmp_path / "home ü"])
