@@ -9,7 +9,13 @@ TORCHVISION := torchvision==0.28.0
 # because transformers would take it for a whole one.
 RAFT := $(VENV)/raft
 
-.PHONY: test test-long lint install benchmarks clean
+# The sample clip, restyled on the processor: a few minutes.
+DEMO := fresco-bridge-demo
+
+.PHONY: demo test test-long lint install benchmarks clean
+
+demo: $(VENV)/installed
+	$(BIN)/fresco-bridge demo --output $(DEMO) --overwrite
 
 test: lint
 	$(BIN)/python -m pytest
@@ -34,11 +40,17 @@ benchmarks: install
 	$(BIN)/python -m tests.benchmarks.propagation
 	$(BIN)/python -m tests.benchmarks.media
 
-install: $(VENV)/installed
+install: $(VENV)/tested
 
+# What a user has.
 $(VENV)/installed: pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+# What the tests need beside.
+$(VENV)/tested: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable ".[dev]"
 	$(BIN)/pip install --quiet --no-deps --upgrade --target $(RAFT) "$(TORCHVISION)"
 	touch $@
