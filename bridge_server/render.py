@@ -28,6 +28,7 @@ from bridge_server.records import PICTURE, write_picture
 from bridge_server.stages import Analysis, Bench
 from bridge_server.store import Store
 from fresco.callbacks import CancelToken
+from fresco.errors import OutOfMemory
 from fresco.warm import WarmModels
 
 #: Bytes that an interval takes per pixel of each of its frames, at its highest.
@@ -40,14 +41,19 @@ Recolour = Callable[[Tensor], Tensor]
 class Outcome:
     """What came of a job.
 
-    keyframes: the styled keyframes by frame, (3, height, width) in [0, 1] at the working size
+    picture: reads a styled keyframe by its frame, (3, height, width) in [0, 1] at the working size
     report: how the written file compares with its source; None where the job stopped before
     """
 
     plan: Plan
     analysis: Analysis
-    keyframes: dict[int, Tensor]
+    picture: Callable[[int], Tensor]
     report: Report | None
+
+    @property
+    def keyframes(self) -> list[int]:
+        """The frames that were styled, ascending."""
+        return sorted(self.plan.keyframes)
 
 
 def render(
@@ -71,12 +77,12 @@ def render(
     for note in plan.notes:
         watch(Note(note))
     _translate(bench, plan)
-    pictures = {number: bench.picture(at) for number, at in sorted(plan.keyframes.items())}
     report = None
     if job.request.until == "done":
-        bench.propagate([unit for shot in plan.intervals for unit in shot], _workers(job, plan))
+        workers = _workers(job, plan)
+        bench.propagate([unit for shot in plan.intervals for unit in shot], workers)
         report = _encode(bench, plan, analysis)
-    return Outcome(plan, analysis, pictures, report)
+    return Outcome(plan, analysis, lambda number: bench.picture(plan.keyframes[number]), report)
 
 
 def analyse(
@@ -101,11 +107,10 @@ def sources(job: Job, numbers: Sequence[int]) -> Iterator[Tensor]:
 
 def sheet(job: Job, outcome: Outcome) -> Image:
     """Draw the keyframes beside their sources."""
-    numbers = list(outcome.keyframes)
-    pairs = zip(numbers, sources(job, numbers), strict=True)
+    numbers = outcome.keyframes
     rows = (
-        (f"frame {number}, {float(job.clip.seconds(number)):.2f} s", own, outcome.keyframes[number])
-        for number, own in pairs
+        (f"frame {number}, {float(job.clip.seconds(number)):.2f} s", own, outcome.picture(number))
+        for number, own in zip(numbers, sources(job, numbers), strict=True)
     )
     return contact_sheet(rows, f"{job.request.prompt or 'no prompt'}\n{job.model}")
 
@@ -124,11 +129,11 @@ def export(outcome: Outcome, folder: Path) -> dict[int, Path]:
     for number, at in outcome.plan.keyframes.items():
         if isinstance(at, Painting):
             files[number] = at.file
-        elif number in outcome.keyframes:
+        else:
             files[number] = folder / f"frame {number:06d} {at.key[:8]}.png"
             if not files[number].exists():
                 part = files[number].with_name(f".{files[number].name}")
-                write_picture(outcome.keyframes[number], part)
+                write_picture(outcome.picture(number), part)
                 part.replace(files[number])
     return files
 
@@ -176,10 +181,24 @@ def _numbers(unit: Translate | planning.Redo) -> tuple[int, ...]:
 
 
 def _workers(job: Job, plan: Plan) -> int:
-    """How many intervals fit into the memory side by side."""
-    lengths = [unit.stop - unit.start + 2 for shot in plan.intervals for unit in shot]
-    each = max(lengths, default=1) * job.size.height * job.size.width * _INTERVAL_BYTES
-    return max(1, min(job.environment.threads, job.environment.memory // each))
+    """How many intervals fit into the memory side by side.
+
+    Raises:
+        OutOfMemory: not a single one.
+    """
+    units = [unit for shot in plan.intervals for unit in shot]
+    if not units:
+        return 1
+    longest = max(units, key=lambda unit: unit.stop - unit.start)
+    pixels = (longest.stop - longest.start + 2) * job.size.height * job.size.width
+    fitting = job.environment.memory // (pixels * _INTERVAL_BYTES)
+    if not fitting:
+        raise OutOfMemory(
+            f"the frames {longest.start} to {longest.stop - 1} between two keyframes take "
+            f"{pixels * _INTERVAL_BYTES / 1e9:.1f} GB at {job.size.width} x {job.size.height}; "
+            "choose more keyframes, or a smaller --size."
+        )
+    return min(job.environment.threads, fitting)
 
 
 def _encode(bench: Bench, plan: Plan, analysis: Analysis) -> Report:

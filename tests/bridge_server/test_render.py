@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ from bridge_server.render import Outcome, export, render
 from bridge_server.request import Change, Request
 from bridge_server.store import Store
 from fresco.callbacks import CancelToken
-from fresco.errors import Cancelled, InvalidInput
+from fresco.errors import Cancelled, InvalidInput, OutOfMemory
 from fresco.warm import WarmModels
+from tests.bridge_server.media.films import Film, film
 from tests.bridge_server.reels import pictures, reel
 
 HERE = environment.here("cpu", 1)
@@ -115,7 +118,7 @@ def test_keyframes_are_on_the_timeline_as_they_were_styled(done: tuple[Path, Out
     folder, outcome = done
     frame = pictures(folder / "out.mkv")[4].astype(float) / 255
 
-    key = outcome.keyframes[4].permute(1, 2, 0).numpy()
+    key = outcome.picture(4).permute(1, 2, 0).numpy()
     assert np.abs(key - frame).mean() < 0.02  # halved chroma and eight bits
 
 
@@ -211,7 +214,8 @@ def test_until_keyframes_stops_there_and_exports_them(again: Desk, clip: Path) -
 def test_until_first_frame_styles_one_keyframe(desk: Desk, clip: Path) -> None:
     outcome = desk.render(clip, until="first_frame")
 
-    assert list(outcome.keyframes) == [0]
+    assert outcome.keyframes == [0]
+    assert outcome.picture(0).shape == (3, 64, 96)
 
 
 def test_outside_the_mask_the_source_is_untouched(again: Desk, clip: Path, tmp_path: Path) -> None:
@@ -244,10 +248,14 @@ def test_a_subject_changes_the_translation(again: Desk, clip: Path, tmp_path: Pa
     assert again.made()["translate"] == 3
 
 
-def test_preserved_colours_are_the_sources(desk: Desk, clip: Path) -> None:
+def _painted(desk: Desk, numbers: tuple[int, ...]) -> tuple[Change, ...]:
     noisy = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
     cv2.imwrite(str(desk.folder / "b.png"), cv2.GaussianBlur(noisy, (0, 0), 2))
-    changes = tuple(Change(key, "painted", str(desk.folder / "b.png")) for key in (0, 8))
+    return tuple(Change(key, "painted", str(desk.folder / "b.png")) for key in numbers)
+
+
+def test_preserved_colours_are_the_sources(desk: Desk, clip: Path) -> None:
+    changes = _painted(desk, (0, 8))
     source = np.stack(pictures(clip)).mean((0, 1, 2))
 
     def shift(**wishes: Any) -> float:
@@ -298,6 +306,29 @@ def test_clips_of_every_shape_come_back(
     desk.render(source, keyframes="auto:2-6")
 
     assert [frame.shape[:2] for frame in desk.frames] == [shape] * len(pictures(source))
+
+
+def test_an_interval_that_does_not_fit_is_refused_with_what_to_do(desk: Desk, clip: Path) -> None:
+    job = desk.job(clip, keyframes="0,8", changes=_painted(desk, (0, 8)))
+    small = replace(job, environment=replace(HERE, memory=100_000))
+
+    with pytest.raises(OutOfMemory, match=r"frames 1 to 7 between two keyframes.*--size"):
+        render(small, desk.store, desk.models)
+
+
+def test_a_turned_clip_with_wide_pixels_is_worked_on_as_it_is_shown(
+    desk: Desk, tmp_path: Path
+) -> None:
+    what = Film(width=96, height=64, count=3, degrees=90, aspect=Fraction(4, 3))
+    source = film(tmp_path / "turned.mov", what)
+    job = desk.job(source, output=str(desk.folder / "turned restyled.mov"), codec="")
+    outcome = render(job, desk.store, desk.models)
+
+    assert (job.size.height, job.size.width) == (128, 64)
+    assert outcome.picture(0).shape == (3, 128, 64)
+    before, after = probe.probe(source), probe.probe(job.output)
+    assert (after.width, after.height, after.matrix) == (96, 64, before.matrix)
+    assert after.pixel_aspect == Fraction(4, 3)
 
 
 def test_images_come_back_as_images(desk: Desk, tmp_path: Path, clip: Path) -> None:
