@@ -115,7 +115,7 @@ def _clip(container: InputContainer, stream: VideoStream, path: Path, times: _Ti
     # Decoders write their own word over the container's: it is read first.
     named = _named_tags(stream)
     first = _first(container, stream, path)
-    declared = (stream.base_rate, stream.guessed_rate, stream.average_rate)
+    declared = (stream.guessed_rate, stream.average_rate)
     rate, variable = rates.exact(times.pts, base, times.last_duration, declared)
     return Clip(
         path=path,

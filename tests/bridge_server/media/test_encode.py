@@ -152,6 +152,16 @@ def test_from_milliseconds_to_an_exact_rate(films: Films, tmp_path: Path) -> Non
     assert back.rate == Fraction(30000, 1001)
 
 
+@pytest.mark.parametrize("rate", [(24000, 1001), (60000, 1001), (120000, 1001), (25, 2), (10, 3)])
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_every_rate_through_matroska(
+    write: Write, tmp_path: Path, rate: tuple[int, int], count: int
+) -> None:
+    clip = probe(write("r.mkv", codec="ffv1", rate=Fraction(*rate), count=count))
+    assert (clip.rate, clip.variable) == (Fraction(*rate), False)
+    assert copied(clip, tmp_path / "back.mkv")["rate"].state is State.KEPT
+
+
 @pytest.mark.parametrize("name", ["h264.mp4", "ffv1.mkv"])
 def test_one_frame(films: Films, tmp_path: Path, name: str) -> None:
     clip = probe(films(name))

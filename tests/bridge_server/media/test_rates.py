@@ -33,6 +33,19 @@ def test_one_frame_has_the_rate_that_the_container_names() -> None:
     assert exact(np.array([5]), Fraction(1, 90000), 3003, [None, RATES[0]]) == (RATES[0], False)
 
 
+@pytest.mark.parametrize(
+    ("named", "meant"),
+    [((19001, 317), (60000, 1001)), ((29011, 242), (120000, 1001)), ((7001, 146), (48000, 1001)),
+     ((25, 2), (25, 2)), ((10, 3), (10, 3))],
+)  # fmt: skip
+def test_a_named_rate_is_the_one_that_is_meant(
+    named: tuple[int, int], meant: tuple[int, int]
+) -> None:
+    rate = Fraction(*meant)
+    pts = np.array([round(i * 1000 / rate) for i in range(4)], np.int64)
+    assert exact(pts, Fraction(1, 1000), 17, [Fraction(*named)]) == (rate, False)
+
+
 def test_a_gap_makes_it_variable_and_the_rate_the_average() -> None:
     pts = np.array([0, 20, 40, 60, 100], np.int64)
     rate, variable = exact(pts, Fraction(1, 600), 20, [Fraction(30)])
