@@ -20,7 +20,7 @@ from av.error import FFmpegError
 from av.packet import Packet
 
 from bridge_server.media.clip import Clip
-from bridge_server.media.containers import opened
+from bridge_server.media.containers import opened, sounds
 from bridge_server.media.errors import UnreadableMedia, UnsupportedMedia
 
 #: How much before the cut reading begins, in seconds: packets of sound are interleaved loosely.
@@ -48,7 +48,7 @@ def lead(clip: Clip) -> Fraction:
     with opened(clip.path) as container:
         starts = [
             stream.start_time * stream.time_base
-            for stream in container.streams.audio
+            for stream in sounds(container)
             if stream.start_time is not None and stream.time_base is not None
         ]
     return max(Fraction(0), clip.seconds(0) - min(starts, default=clip.seconds(0)))
@@ -77,7 +77,7 @@ def _packets(
         container.seek(int(max(Fraction(0), begin - _BEFORE) * 1_000_000))
     passed: set[int] = set()
     try:
-        for packet in container.demux(*container.streams.audio):
+        for packet in container.demux(*sounds(container)):
             if packet.size == 0:
                 continue
             start, middle = _place(packet, clip)
@@ -160,7 +160,7 @@ def _templates(clip: Clip, target: OutputContainer) -> dict[int, AudioStream]:
         return {}
     streams: dict[int, AudioStream] = {}
     with opened(clip.path) as container:
-        for stream in container.streams.audio:
+        for stream in sounds(container):
             streams[stream.index] = _template(stream, target, clip.path)
     return streams
 

@@ -8,6 +8,7 @@ written again with the samples.
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ class Pattern:
 
 def is_sequence(path: Path) -> bool:
     """Whether `path` means images: a folder, a pattern, or one image."""
-    return path.suffix.lower() in KINDS or path.is_dir()
+    return path.suffix.lower() in KINDS or os.path.isdir(path)
 
 
 def pattern(path: Path) -> Pattern:
@@ -79,8 +80,8 @@ def find(path: Path) -> tuple[Path, ...]:
         UnreadableMedia: none, several sequences in one folder, or a frame that is missing.
     """
     groups: dict[tuple[str, str], dict[int, Path]] = {}
-    folder = path if path.is_dir() else path.parent
-    for file in folder.iterdir() if folder.is_dir() else ():
+    folder = path if os.path.isdir(path) else path.parent
+    for file in folder.iterdir() if os.path.isdir(folder) else ():
         found = _NUMBERED.fullmatch(file.name)
         if found and found[3].lower() in KINDS and file.is_file():
             groups.setdefault((found[1], found[3]), {})[int(found[2])] = file
@@ -88,7 +89,7 @@ def find(path: Path) -> tuple[Path, ...]:
 
 
 def _chosen(path: Path, groups: dict[tuple[str, str], dict[int, Path]]) -> dict[int, Path]:
-    if path.is_dir():
+    if os.path.isdir(path):
         if len(groups) == 1:
             return next(iter(groups.values()))
         names = ", ".join(sorted(f"{prefix}#{suffix}" for prefix, suffix in groups)) or "none"
@@ -100,11 +101,10 @@ def _chosen(path: Path, groups: dict[tuple[str, str], dict[int, Path]]) -> dict[
         key = (names.prefix, names.suffix)
     else:
         found = _NUMBERED.fullmatch(path.name)
-        if found is None and path.is_file():
+        there = os.path.isfile(path)
+        if found is None and there:
             return {0: path}
-        key = (found[1], found[3]) if found else ("", "")
-        if not path.is_file():
-            key = ("", "")
+        key = (found[1], found[3]) if found and there else ("", "")
     if key not in groups:
         raise UnreadableMedia(f"{path} is not there, or is no numbered image.")
     return groups[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -107,6 +108,60 @@ def _tone(out: Any, track: Any, number: int, seconds: Fraction) -> None:
         out.mux(track.encode(frame))
         place += size
     out.mux(track.encode())
+
+
+def repacked(
+    path: Path, target: Path, keep: Callable[[Any], bool] = lambda _packet: True, **options: str
+) -> Path:
+    """Write the packets of `path` that `keep` wants to `target`, as a cutter does that copies."""
+    with av.open(str(path)) as source, av.open(str(target), "w", options=options) as out:
+        streams = {
+            stream.index: out.add_stream_from_template(stream)
+            for stream in (*source.streams.video, *source.streams.audio)
+        }
+        for packet in source.demux():
+            if packet.size and keep(packet):
+                packet.stream = streams[packet.stream.index]
+                out.mux(packet)
+    return target
+
+
+def from_key(number: int) -> Callable[[Any], bool]:
+    """For `repacked`: the picture from its key frame `number` on, counted from 0."""
+    seen = -1
+
+    def keep(packet: Any) -> bool:
+        nonlocal seen
+        seen += packet.stream.type == "video" and packet.is_keyframe
+        return seen >= number
+
+    return keep
+
+
+def edited(path: Path, target: Path, *edits: tuple[int, int | None]) -> Path:
+    """Give the first track of the MP4 at `path` another edit list.
+
+    edits: (milliseconds, ticks of the track after its first frame; None: nothing is shown)
+    """
+    data = path.read_bytes()
+    old = data.index(b"elst") + 16
+    zero = int.from_bytes(data[old : old + 4], "big")
+    entries = b"".join(
+        struct.pack(">IiI", length, -1 if after is None else zero + after, 1 << 16)
+        for length, after in edits
+    )
+    body = b"elst" + bytes(4) + struct.pack(">I", len(edits)) + entries
+    box = struct.pack(">I", len(body) + 12) + b"edts" + struct.pack(">I", len(body) + 4) + body
+    movie = data.rindex(b"moov") - 4
+    track = data.index(b"trak", movie) - 4
+    begin = data.index(b"edts", track) - 4
+    end = begin + int.from_bytes(data[begin : begin + 4], "big")
+    out = bytearray(data[:begin] + box + data[end:])
+    for place in (movie, track):
+        size = int.from_bytes(out[place : place + 4], "big") + len(box) - (end - begin)
+        out[place : place + 4] = struct.pack(">I", size)
+    target.write_bytes(out)
+    return target
 
 
 #: Every codec that is read, in a container that holds it.
