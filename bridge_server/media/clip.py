@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge_server.media.layout import Layout
+from bridge_server.media.timecode import advance
 from fresco.errors import InvalidInput
 
 #: Code points of ITU-T H.273 for "not said".
@@ -57,7 +58,7 @@ class Clip:
     variable: the frames are not evenly spaced
     width, height: as stored, before rotation
     matrix: the container's display matrix, 9 integers of FFmpeg's, or None
-    timecode: of the first frame, "hh:mm:ss:ff", with ";" before the frames where frames are dropped
+    timecode: what the file names for its first frame; see `timecode_at`
     others: streams that are neither the picture nor sound, by type
     """
 
@@ -106,6 +107,18 @@ class Clip:
                 f"{self.count}; give 0 <= start < stop <= {self.count}."
             )
         return range(start, end)
+
+    def timecode_at(self, frame: int) -> str | None:
+        """Return the timecode of `frame`, "hh:mm:ss:ff" or with numbers dropped "hh:mm:ss;ff".
+
+        None where the file has none that can be read, or counted on to `frame`.
+        """
+        if self.timecode is None or (self.variable and frame):
+            return None
+        try:
+            return advance(self.timecode, frame, self.rate)
+        except InvalidInput:
+            return None
 
     def seconds(self, frame: int) -> Fraction:
         """Return when `frame` is shown, or, for the frame behind the last, when that one ends."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import av
 from av.codec.codec import UnknownCodecError
 
-from bridge_server.media import sequences
+from bridge_server.media import sequences, timecode
 from bridge_server.media.clip import Clip
 from bridge_server.media.colour import Form, form_of, target_form
 from bridge_server.media.errors import MissingEncoder, UnsupportedMedia
@@ -160,6 +160,11 @@ def suffix(clip: Clip, profile: Profile) -> str:
         return clip.files[0].suffix if clip.container in profile.containers else f".{profile.name}"
     own = clip.container if clip.container in profile.containers else profile.containers[0]
     return names[own]
+
+
+def start_timecode(clip: Clip, first: int, container: str) -> str | None:
+    """Return the timecode that a file of `container` is given whose first frame is `first`."""
+    return clip.timecode_at(first) if timecode.holds(container, clip.rate) else None
 
 
 def form(clip: Clip, profile: Profile) -> Form:

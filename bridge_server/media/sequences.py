@@ -323,12 +323,12 @@ def _target(file: Path, frame: Frame, clip: Clip, timecode: str | None) -> tuple
 
 
 def _time(spec: Any, file: Path, clip: Clip, timecode: str | None) -> None:
-    """Rate and timecode, where the format has a place for them."""
+    """Rate and timecode, where the format has a place for them and the header has not its own."""
     if KINDS[file.suffix.lower()] != "exr":
         return
     rate = (clip.rate.numerator, clip.rate.denominator)
     spec.attribute("FramesPerSecond", oiio.TypeDesc("rational"), rate)
-    if timecode:
+    if timecode and spec.getattribute("smpte:TimeCode") is None:
         spec.attribute("smpte:TimeCode", oiio.TypeDesc("timecode"), (_packed(timecode), 0))
 
 

@@ -23,8 +23,7 @@ from bridge_server.media.clip import Clip
 from bridge_server.media.colour import Form
 from bridge_server.media.errors import NotWritten, UnsupportedMedia
 from bridge_server.media.frame import Frame, to_av
-from bridge_server.media.profiles import Profile
-from bridge_server.media.timecode import advance
+from bridge_server.media.profiles import Profile, start_timecode
 
 #: Ticks in a second that a written file has at least.
 _TICKS = 90_000
@@ -61,11 +60,8 @@ def number(job: Job, index: int) -> int:
     return sequences.number(job.clip.files[index]) if job.clip.files else index
 
 
-def start_timecode(job: Job) -> str | None:
-    """Return the timecode of the first frame that is written."""
-    if job.clip.timecode is None or job.clip.variable:
-        return job.clip.timecode if job.span.start == 0 else None
-    return advance(job.clip.timecode, job.span.start, job.clip.rate)
+def _container(job: Job) -> str:
+    return profiles.SUFFIXES[job.target.suffix.lower()]
 
 
 @contextmanager
@@ -96,7 +92,7 @@ def _clock(clip: Clip, lead: Fraction) -> tuple[Fraction, Fraction]:
 
 def _muxer(job: Job) -> dict[str, str]:
     """MP4 and MOV say in their own clock where a stream begins: its default is milliseconds."""
-    if profiles.SUFFIXES[job.target.suffix.lower()] == "matroska":
+    if _container(job) == "matroska":
         return {}
     rates = [track.sample_rate for track in job.clip.audio if track.sample_rate]
     return {"movie_timescale": str(rates[0] if rates else _TICKS)}
@@ -116,7 +112,7 @@ class File:
             self._out: OutputContainer | None = av.open(
                 str(self.path.resolve()),
                 "w",
-                format=profiles.SUFFIXES[job.target.suffix.lower()],
+                format=_container(job),
                 options=_muxer(job),
             )
         try:
@@ -160,7 +156,7 @@ class File:
         if job.profile.tag and out.format.name != "matroska":
             context.codec_tag = job.profile.tag
         stream.set_display_matrix(clip.matrix)
-        timecode = start_timecode(job)
+        timecode = start_timecode(clip, job.span.start, _container(job))
         if timecode:
             stream.metadata["timecode"] = timecode
         return stream
@@ -248,9 +244,7 @@ class Images:
     def write(self, frame: Frame) -> None:
         """Write a frame's image."""
         job = self._job
-        timecode = start_timecode(job)
-        if timecode and not job.clip.variable:
-            timecode = advance(timecode, frame.index - job.span.start, job.clip.rate)
+        timecode = start_timecode(job.clip, frame.index, _container(job))
         name = self._names.file(number(job, frame.index)).name
         sequences.write(self._folder / name, frame, job.clip, timecode)
 

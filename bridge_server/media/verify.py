@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +16,6 @@ from bridge_server.media.errors import UnreadableMedia
 from bridge_server.media.layout import Family, Layout
 from bridge_server.media.probe import probe
 from bridge_server.media.profiles import Profile
-from bridge_server.media.timecode import advance
 from fresco.callbacks import CancelToken
 
 
@@ -102,7 +101,7 @@ def shallower(clip: Clip, layout: Layout, profile: Profile) -> bool:
 
 def _accepted(row: Row, accept: frozenset[str]) -> Row:
     if row.state is State.WRONG and row.name in accept:
-        return Row(row.name, row.source, row.result, State.CHANGED, "the loss was accepted")
+        return replace(row, state=State.CHANGED, why="the loss was accepted")
     return row
 
 
@@ -175,28 +174,27 @@ class _Comparison:
         row = _same("pixel aspect", self.clip.pixel_aspect, self.result.pixel_aspect)
         if row.state is State.WRONG and self.result.container in ("png", "tiff"):
             why = f"{self.result.container} has no place for it"
-            return Row(row.name, row.source, row.result, State.CHANGED, why)
+            return replace(row, state=State.CHANGED, why=why)
         return row
 
     def _rotation(self) -> Row:
         row = _same("rotation", self.clip.matrix or "none", self.result.matrix or "none")
         if row.state is State.WRONG and self.result.files:
             why = "images have no rotation: they lie as the source is stored"
-            return Row(row.name, row.source, row.result, State.CHANGED, why)
+            return replace(row, state=State.CHANGED, why=why)
         return row
 
     def _timecode(self) -> Row:
-        source = self.clip.timecode
-        if source and (self.span.start == 0 or not self.clip.variable):
-            source = advance(source, self.span.start, self.clip.rate)
-        elif source:
+        clip, first, result = self.clip, self.span.start, self.result.timecode_at(0)
+        source = clip.timecode_at(first) or clip.timecode
+        row = _same("timecode", source or "none", result or "none")
+        asked = profiles.start_timecode(clip, first, self.result.container)
+        if row.state is State.KEPT or result != asked:
+            return row
+        why = f"{self.result.container} holds none such"
+        if clip.variable and first:
             why = "frames of a variable rate cannot be counted on from the start"
-            return Row("timecode", source, self.result.timecode or "none", State.CHANGED, why)
-        row = _same("timecode", source or "none", self.result.timecode or "none")
-        if row.state is State.WRONG and self.result.container in ("png", "tiff"):
-            why = f"{self.result.container} has no place for it"
-            return Row(row.name, row.source, row.result, State.CHANGED, why)
-        return row
+        return replace(row, state=State.CHANGED, why=why)
 
     def _tags(self) -> Row:
         form = profiles.form(self.clip, self.profile)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -162,6 +163,38 @@ def test_every_rate_through_matroska(
     assert copied(clip, tmp_path / "back.mkv")["rate"].state is State.KEPT
 
 
+@pytest.mark.parametrize(
+    ("timecode", "rate", "suffix", "kept"),
+    [
+        ("01:00:00;00", (24, 1), "mov", "01:00:00:03"),  # nothing is dropped at 24
+        ("01:00:59;28", (30, 1), "mov", "01:01:00;03"),
+        ("10:00:00:00", (120, 1), "mov", "10:00:00:03"),  # FFmpeg: 10:00:00:003
+        ("1:00:00:00", (25, 1), "mov", "01:00:00:03"),
+        ("10:00:00:00", (1, 3), "mov", None),
+        ("10:00:00:00", (1, 3), "mkv", "10:00:03:00"),
+        ("10:00:00:00", (1000, 1), "mov", None),
+        ("on Tuesday", (25, 1), "mov", None),
+    ],
+)
+def test_odd_timecodes(
+    write: Write, tmp_path: Path, timecode: str, rate: tuple[int, int], suffix: str, kept: str
+) -> None:
+    """Kept as far as the container goes, and where it does not, the report says so."""
+    what = replace(probe(write("t.mkv", codec="ffv1", rate=Fraction(*rate))), timecode=timecode)
+    path = tmp_path / f"back.{suffix}"
+    report = copied(what, path, 3, 8, profile="prores-422-hq")
+    assert report["timecode"].state is (State.KEPT if kept else State.CHANGED)
+    assert probe(path).timecode_at(0) == kept
+
+
+def test_a_variable_rate_with_dropped_numbers(write: Write, tmp_path: Path) -> None:
+    pts = [0, 20, 50, 60, 90, 100, 140]
+    clip = probe(write("v.mkv", pts=pts, base=Fraction(1, 600), count=7, timecode="01:00:00;00"))
+    report = copied(clip, tmp_path / "back.mov")
+    assert report.ok
+    assert probe(tmp_path / "back.mov").timecode_at(0) == "01:00:00:00"
+
+
 @pytest.mark.parametrize("name", ["h264.mp4", "ffv1.mkv"])
 def test_one_frame(films: Films, tmp_path: Path, name: str) -> None:
     clip = probe(films(name))
@@ -222,8 +255,6 @@ def test_sound_that_the_container_does_not_hold(films: Films, tmp_path: Path) ->
 
 
 def test_a_missing_encoder(films: Films, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
     without = replace(profiles.PROFILES["h264"], encoder="libopenh265")
     monkeypatch.setitem(profiles.PROFILES, "h264", without)
     with pytest.raises(MissingEncoder, match=r"libopenh265.*pip install"):
@@ -303,7 +334,7 @@ def test_a_result_that_differs_is_not_kept(
     films: Films, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The muxer is made to write a wrong timecode: verify must see it."""
-    monkeypatch.setattr(sinks, "start_timecode", lambda _job: "09:09:09:09")
+    monkeypatch.setattr(sinks, "start_timecode", lambda *_of: "09:09:09:09")
     with pytest.raises(NotAsSource, match="timecode: none -> 09:09:09:09, wrong"):
         copied(probe(films("h264.mp4")), tmp_path / "x.mp4")
     assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from bridge_server.media.probe import probe
 from bridge_server.media.verify import State
 from fresco.errors import InvalidInput
 from tests.bridge_server.media.conftest import copied, image, images, same
-from tests.bridge_server.media.films import Films
+from tests.bridge_server.media.films import Films, Write
 
 RATE = Fraction(24000, 1001)
 KINDS = [(".png", "uint8", 3), (".png", "uint8", 4), (".png", "uint16", 3), (".png", "uint16", 4),
@@ -130,6 +131,15 @@ def test_exr_keeps_its_header_and_its_other_channels(tmp_path: Path) -> None:
     assert spec.channelnames == ("R", "G", "B", "A", "Z")
     assert np.array_equal(written[..., 3:], pixels[..., 3:])
     assert not np.array_equal(written[..., :3], pixels[..., :3])
+
+
+def test_a_timecode_that_exr_cannot_count_is_none(write: Write, tmp_path: Path) -> None:
+    """Two bits of tens: frame 45 would be read as frame 5 with numbers dropped."""
+    path = write("t.mkv", codec="ffv1", rate=Fraction(50), count=3)
+    clip = replace(probe(path), timecode="00:00:00:44")
+    report = copied(clip, tmp_path / "e.####.exr", profile="exr")
+    assert report["timecode"].state is State.CHANGED
+    assert probe(tmp_path / "e.####.exr").timecode is None
 
 
 @pytest.mark.parametrize(("points", "primaries"), [
