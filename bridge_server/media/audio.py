@@ -77,9 +77,7 @@ def _packets(
         container.seek(int(max(Fraction(0), begin - _BEFORE) * 1_000_000))
     passed: set[int] = set()
     try:
-        for packet in container.demux(*sounds(container)):
-            if packet.size == 0:
-                continue
+        for packet in _lasting(container.demux(*sounds(container))):
             start, middle = _place(packet, clip)
             if (whole_head or middle >= begin) and (whole_tail or middle < end):
                 yield packet, start - begin
@@ -91,6 +89,22 @@ def _packets(
         raise UnreadableMedia(
             f"the sound of {clip.path.name} is damaged: {error.strerror}. Render the clip again."
         ) from error
+
+
+def _lasting(packets: Iterator[Packet[Any]]) -> Iterator[Packet[Any]]:
+    """Packets with a duration: one without is given the distance from the one before it.
+
+    Matroska names none for some codecs, and MOV drops a last packet that lasts no time.
+    """
+    before: dict[int, int] = {}
+    for packet in packets:
+        if packet.size == 0:
+            continue
+        if packet.pts is not None:
+            if not packet.duration:
+                packet.duration = packet.pts - before.get(packet.stream.index, packet.pts)
+            before[packet.stream.index] = packet.pts
+        yield packet
 
 
 def _place(packet: Packet[Any], clip: Clip) -> tuple[Fraction, Fraction]:

@@ -36,13 +36,19 @@ class ColourTags:
 
 @dataclass(frozen=True, slots=True)
 class AudioTrack:
-    """One audio stream: its place among the file's streams, and what it is."""
+    """One audio stream: its place among the file's streams, and what it is.
+
+    layout: FFmpeg's name: mono, stereo, 5.1(side), or "6 channels" where no places are said
+    """
 
     index: int
     codec: str
     sample_rate: int
-    channels: int
+    layout: str
     language: str | None
+
+    def __str__(self) -> str:
+        return f"{self.codec} {self.sample_rate} Hz {self.layout} {self.language or ''}".rstrip()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

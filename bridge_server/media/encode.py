@@ -139,11 +139,13 @@ def _check_loss(job: Job) -> None:
             f"{job.profile.name} holds {form.layout.bits} bits and {job.clip.path.name} has "
             f"{job.clip.layout.bits}; choose a deeper profile, or accept the loss of 'bit depth'."
         )
-    no_aspect = job.profile.encoder == "ffv1" and job.clip.pixel_aspect != 1
+    container = profiles.SUFFIXES[job.target.suffix.lower()]
+    no_aspect = job.clip.pixel_aspect != 1 and not profiles.holds_aspect(job.profile, container)
     if no_aspect and "pixel aspect" not in job.accept:
         raise UnsupportedMedia(
             f"the pixels of {job.clip.path.name} are {job.clip.pixel_aspect} wide, which PyAV "
-            "cannot write beside FFV1; choose prores-422-hq, or accept the loss of 'pixel aspect'."
+            f"cannot write beside {job.profile.name} in MKV; choose prores-422-hq in a file ending "
+            "in .mov, or accept the loss of 'pixel aspect'."
         )
 
 

@@ -26,6 +26,8 @@ from bridge_server.media.errors import UnreadableMedia, UnsupportedMedia
 from bridge_server.media.layout import parse
 from fresco.callbacks import CancelToken
 
+#: Matroska says of PCM only how many channels there are.
+_UNPLACED = {"1 channels": "mono", "2 channels": "stereo"}
 _NO_TIME = np.iinfo(np.int64).min
 
 
@@ -208,12 +210,13 @@ def _timecode(container: InputContainer, stream: VideoStream) -> str | None:
 
 def _track(stream: AudioStream) -> AudioTrack:
     context = stream.codec_context
+    language = stream.metadata.get("language")
     return AudioTrack(
         stream.index,
         context.codec.canonical_name,
         context.sample_rate,
-        context.channels,
-        stream.metadata.get("language"),
+        _UNPLACED.get(context.layout.name, context.layout.name),
+        None if language == "und" else language,
     )
 
 

@@ -158,8 +158,15 @@ def suffix(clip: Clip, profile: Profile) -> str:
     names = {"mp4": ".mp4", "mov": ".mov", "matroska": ".mkv"}
     if profile.images:
         return clip.files[0].suffix if clip.container in profile.containers else f".{profile.name}"
-    own = clip.container if clip.container in profile.containers else profile.containers[0]
-    return names[own]
+    own = clip.container
+    if own in profile.containers and (clip.pixel_aspect == 1 or holds_aspect(profile, own)):
+        return names[own]
+    return names[profile.containers[0]]
+
+
+def holds_aspect(profile: Profile, container: str) -> bool:
+    """Whether the pixels' shape can be written: PyAV writes it to MKV in the bitstream only."""
+    return container != "matroska" or profile.encoder in ("libx264", "libx265")
 
 
 def start_timecode(clip: Clip, first: int, container: str) -> str | None:

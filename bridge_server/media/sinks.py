@@ -91,11 +91,15 @@ def _clock(clip: Clip, lead: Fraction) -> tuple[Fraction, Fraction]:
 
 
 def _muxer(job: Job) -> dict[str, str]:
-    """MP4 and MOV say in their own clock where a stream begins: its default is milliseconds."""
+    """MP4 and MOV say in their own clock where a stream begins: its default is milliseconds.
+
+    A stream that has ended must not make the muxer hold back ten seconds of the others.
+    """
+    options = {"max_interleave_delta": "1000000"}
     if _container(job) == "matroska":
-        return {}
+        return options
     rates = [track.sample_rate for track in job.clip.audio if track.sample_rate]
-    return {"movie_timescale": str(rates[0] if rates else _TICKS)}
+    return options | {"movie_timescale": str(rates[0] if rates else _TICKS)}
 
 
 class File:
@@ -130,10 +134,10 @@ class File:
             with refusals(job.target, only=OSError):
                 out.start_encoding()
         except FFmpegError as error:
-            sound = ", ".join(track.codec for track in job.clip.audio) or "none"
+            sound = ", ".join(track.codec for track in job.clip.audio)
+            sound = sound and f" with sound {sound}; a file ending in .mkv holds most kinds of it"
             raise UnsupportedMedia(
-                f"{job.target.name} cannot be begun as {job.profile.name} with sound {sound}: "
-                f"{error}. A file ending in .mkv holds most kinds of sound."
+                f"{job.target.name} cannot be begun as {job.profile.name}{sound} ({error})."
             ) from error
 
     def _picture(self, out: OutputContainer) -> VideoStream:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
-from bridge_server.media import audio, decode, profiles
-from bridge_server.media.clip import UNSPECIFIED, Clip, ColourTags
+from bridge_server.media import audio, decode, orient, profiles
+from bridge_server.media.clip import UNSPECIFIED, AudioTrack, Clip, ColourTags
 from bridge_server.media.errors import UnreadableMedia
 from bridge_server.media.layout import Family, Layout
 from bridge_server.media.probe import probe
@@ -175,12 +176,20 @@ class _Comparison:
         if row.state is State.WRONG and self.result.container in ("png", "tiff"):
             why = f"{self.result.container} has no place for it"
             return replace(row, state=State.CHANGED, why=why)
+        if row.state is State.WRONG and _near(self.result.pixel_aspect / self.clip.pixel_aspect):
+            return replace(row, state=State.CHANGED, why="the bitstream holds small numbers only")
         return row
 
     def _rotation(self) -> Row:
-        row = _same("rotation", self.clip.matrix or "none", self.result.matrix or "none")
-        if row.state is State.WRONG and self.result.files:
+        own, new = self.clip.matrix, self.result.matrix
+        row = _same("rotation", own or "none", new or "none")
+        if row.state is State.KEPT:
+            return row
+        if self.result.files:
             why = "images have no rotation: they lie as the source is stored"
+            return replace(row, state=State.CHANGED, why=why)
+        if self._coarse() and orient.turn(own) == orient.turn(new):
+            why = "Matroska holds the turn, but no shift or scale"
             return replace(row, state=State.CHANGED, why=why)
         return row
 
@@ -224,21 +233,44 @@ class _Comparison:
                 tracks = f"{len(self.clip.audio)} streams"
                 yield Row("sound", tracks, "none", State.CHANGED, "images have no sound")
             return
-        yield _same("sound", f"{len(self.clip.audio)} streams", f"{len(self.result.audio)} streams")
-        ours = audio.prints(self.clip, self.span).values()
-        theirs = audio.prints(self.result).values()
-        slack = self.clip.time_base + self.result.time_base + Fraction(1, 1000) * self._coarse()
-        for number, (own, new) in enumerate(zip(ours, theirs, strict=False)):
-            near = own.start is None or abs(own.start - (new.start or 0)) <= slack
-            same = own.digest == new.digest and near
-            yield Row(
-                f"sound {number}", _print(own), _print(new), State.KEPT if same else State.WRONG
-            )
+        ours, theirs = audio.prints(self.clip, self.span), audio.prints(self.result)
+        heard = [track for track in self.clip.audio if ours[track.index].packets]
+        tracks = list(self.clip.audio) if self._coarse() else heard
+        yield self._streams(len(tracks))
+        for number, (own, new) in enumerate(zip(tracks, self.result.audio, strict=False)):
+            yield self._track(number, (own, ours[own.index]), (new, theirs[new.index]))
+
+    def _streams(self, wanted: int) -> Row:
+        """MP4 and MOV hold no stream without a packet."""
+        source, result = len(self.clip.audio), len(self.result.audio)
+        row = _same("sound", f"{source} streams", f"{result} streams")
+        if row.state is State.WRONG and result == wanted:
+            return replace(row, state=State.CHANGED, why="the others have no sound in this range")
+        return row
+
+    def _track(self, number: int, own: _Sound, new: _Sound) -> Row:
+        """The packets must be the same, and their places to a millisecond."""
+        name, texts = f"sound {number}", (_print(*own), _print(*new))
+        slack = self.clip.time_base + self.result.time_base + Fraction(1, 1000)
+        near = own[1].start is None or abs(own[1].start - (new[1].start or 0)) <= slack
+        if own[1].digest != new[1].digest or not near:
+            return Row(name, *texts, State.WRONG)
+        if str(own[0]) != str(new[0]):
+            return Row(name, *texts, State.CHANGED, "the container does not say it otherwise")
+        return Row(name, *texts, State.KEPT)
 
 
-def _print(of: audio.Print) -> str:
+#: A stream, and what its packets are recognised by.
+_Sound: TypeAlias = tuple[AudioTrack, audio.Print]
+
+
+def _print(track: AudioTrack, of: audio.Print) -> str:
     start = "" if of.start is None else f" from {float(of.start) * 1000:.1f} ms"
-    return f"{of.packets} packets {of.digest[:12]}{start}"
+    return f"{track}, {of.packets} packets {of.digest[:12]}{start}"
+
+
+def _near(ratio: Fraction) -> bool:
+    return abs(ratio - 1) < Fraction(1, 1000)
 
 
 def _same(name: str, source: object, result: object) -> Row:

@@ -21,7 +21,7 @@ Write: TypeAlias = Callable[..., Path]
 
 @dataclass(frozen=True)
 class Film:
-    """What to write. `pts` in `base`; both make a variable rate."""
+    """What to write. `pts` in `base`; both make a variable rate. `seconds`: of the sound."""
 
     codec: str = "libx264"
     pix_fmt: str = "yuv420p"
@@ -37,6 +37,10 @@ class Film:
     timecode: str | None = None
     tags: tuple[int, int, int, int] | None = None
     sound: tuple[str, ...] = ()
+    sound_rate: int = 48000
+    channels: str = "stereo"
+    seconds: Fraction | None = None
+    matrix: tuple[int, ...] | None = None
     field_order: int | None = None
 
 
@@ -44,9 +48,9 @@ def film(path: Path, what: Film) -> Path:
     """Write `what`, each frame another picture, and return the path."""
     with av.open(str(path), "w") as out:
         stream = _picture(out, what)
-        tracks = [out.add_stream(codec, rate=48000) for codec in what.sound]
+        tracks = [out.add_stream(codec, rate=what.sound_rate) for codec in what.sound]
         for track in tracks:
-            track.codec_context.layout = "stereo"
+            track.codec_context.layout = what.channels
         for index in range(what.count):
             frame = av.VideoFrame(what.width, what.height, what.pix_fmt)
             for plane in frame.planes:
@@ -56,7 +60,7 @@ def film(path: Path, what: Film) -> Path:
             out.mux(stream.encode(frame))
         out.mux(stream.encode())
         for number, track in enumerate(tracks):
-            _tone(out, track, number, what.count / what.rate)
+            _tone(out, track, number, what)
     return path
 
 
@@ -69,6 +73,8 @@ def _picture(out: Any, what: Film) -> Any:
         context.sample_aspect_ratio = what.aspect
     if what.degrees is not None:
         stream.set_display_rotation(what.degrees)
+    if what.matrix:
+        stream.set_display_matrix(what.matrix)
     if what.timecode:
         stream.metadata["timecode"] = what.timecode
     if what.field_order is not None:
@@ -90,21 +96,25 @@ def _samples(frame: av.VideoFrame, plane: Any, index: int) -> bytes:
     return values.astype("u1" if bits == 8 else "<u2").tobytes()
 
 
-def _tone(out: Any, track: Any, number: int, seconds: Fraction) -> None:
+def _tone(out: Any, track: Any, number: int, what: Film) -> None:
     context = track.codec_context
     out.start_encoding()
     size, place = context.frame_size or 1024, 0
-    kind = context.format.name
+    kind, channels = context.format.name, context.channels
     types = {"flt": np.float32, "s16": np.int16, "s32": np.int32}
     dtype: Any = types[kind.removesuffix("p")]
     loud = 0.5 if dtype is np.float32 else np.iinfo(dtype).max // 2
-    while place < seconds * 48000:
+    seconds = what.seconds or what.count / what.rate
+    while place < seconds * what.sound_rate:
         wave = np.sin(np.arange(place, place + size) * 0.05 * (number + 1)) * loud
-        wave = np.stack([wave, wave]) if kind.endswith("p") else np.repeat(wave, 2)[None]
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(wave.astype(dtype)), format=kind, layout="stereo"
+        wave = (
+            np.stack([wave] * channels) if kind.endswith("p") else np.repeat(wave, channels)[None]
         )
-        frame.sample_rate, frame.pts, frame.time_base = 48000, place, Fraction(1, 48000)
+        frame = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(wave.astype(dtype)), format=kind, layout=what.channels
+        )
+        frame.sample_rate, frame.pts = what.sound_rate, place
+        frame.time_base = Fraction(1, what.sound_rate)
         out.mux(track.encode(frame))
         place += size
     out.mux(track.encode())

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bridge_server.errors import NotEnoughSpace
-from bridge_server.media import profiles, sinks
+from bridge_server.media import orient, profiles, sinks
 from bridge_server.media.clip import Clip
 from bridge_server.media.colour import convert, to_rgb
 from bridge_server.media.decode import frames
@@ -236,6 +236,38 @@ def test_pixel_aspect_that_ffv1_cannot_keep(write: Write, tmp_path: Path) -> Non
         Writer(tmp_path / "x.mkv", clip, profile="ffv1")
     report = copied(clip, tmp_path / "x.mkv", profile="ffv1", accept=["pixel aspect"])
     assert report["pixel aspect"].state is State.CHANGED
+
+
+def test_pixel_aspect_that_mkv_cannot_keep(write: Write, tmp_path: Path) -> None:
+    clip = probe(write("wide.mkv", aspect=Fraction(40, 33)))
+    assert copied(clip, tmp_path / "h.mkv")["pixel aspect"].state is State.KEPT
+    prores = profiles.named("prores-422-hq")
+    assert profiles.suffix(clip, prores) == ".mov"
+    with pytest.raises(UnsupportedMedia, match=r"40/33 wide.*\.mov"):
+        Writer(tmp_path / "x.mkv", clip, profile="prores-422-hq")
+    assert copied(clip, tmp_path / "x.mov", profile="prores-422-hq")["pixel aspect"].state is (
+        State.KEPT
+    )
+
+
+#: A quarter turn as phones write it, moved back into sight; mirrored; an eighth; doubled.
+MATRICES = {
+    "turned": (0, 1 << 16, 0, -1 << 16, 0, 0, 48 << 16, 0, 1 << 30),
+    "mirrored": (-1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30),
+    "eighth": (46341, 46341, 0, -46341, 46341, 0, 0, 0, 1 << 30),
+    "doubled": (2 << 16, 0, 0, 0, 2 << 16, 0, 0, 0, 1 << 30),
+}
+
+
+@pytest.mark.parametrize("name", MATRICES)
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+def test_display_matrices(write: Write, tmp_path: Path, suffix: str, name: str) -> None:
+    clip = probe(write("m.mov", matrix=MATRICES[name]))
+    assert clip.matrix == MATRICES[name]
+    report = copied(clip, tmp_path / f"back.{suffix}")
+    exact = suffix != "mkv" or name == "mirrored"
+    assert report["rotation"].state is (State.KEPT if exact else State.CHANGED)
+    assert orient.turn(probe(tmp_path / f"back.{suffix}").matrix) == orient.turn(clip.matrix)
 
 
 def test_interlaced_is_refused(write: Write, tmp_path: Path) -> None:

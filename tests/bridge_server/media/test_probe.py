@@ -85,8 +85,8 @@ def test_variable_rate(write: Write, suffix: str) -> None:
 
 def test_several_tracks_of_sound(films: Films) -> None:
     tracks = probe(films("ffv1.mkv")).audio
-    assert [(track.codec, track.sample_rate, track.channels) for track in tracks] == [
-        ("flac", 48000, 2), ("aac", 48000, 2),
+    assert [(track.codec, track.sample_rate, track.layout) for track in tracks] == [
+        ("flac", 48000, "stereo"), ("aac", 48000, "stereo"),
     ]  # fmt: skip
 
 
