@@ -11,7 +11,7 @@ from bridge_server.media.clip import Clip
 from bridge_server.media.colour import Form
 from bridge_server.media.errors import NotAsSource, NotWritten, UnsupportedMedia
 from bridge_server.media.frame import Frame
-from bridge_server.media.sinks import File, Images, Job, files
+from bridge_server.media.sinks import File, Images, Job, files, refusals
 from bridge_server.media.verify import Report
 from fresco.callbacks import CancelToken
 from fresco.errors import InvalidInput
@@ -153,12 +153,19 @@ def _check_place(job: Job) -> None:
     target = job.target
     if not target.parent.is_dir():
         raise NotWritten(f"the folder {target.parent} is not there; make it, or choose another.")
-    sources = {source.resolve() for source in job.clip.files or (job.clip.path,)}
-    for file in files(job):
-        if file.resolve() in sources:
-            raise NotWritten(f"{file} is the source itself; choose another name.")
-        if file.exists() and not job.overwrite:
-            raise NotWritten(f"{file} exists; choose another name, or allow overwriting.")
+    sources = {_identity(source) for source in job.clip.files or (job.clip.path,)}
+    with refusals(target):
+        for file in files(job):
+            if file.exists() and _identity(file) in sources:
+                raise NotWritten(f"{file} is the source itself; choose another name.")
+            if file.exists() and not job.overwrite:
+                raise NotWritten(f"{file} exists; choose another name, or allow overwriting.")
+
+
+def _identity(file: Path) -> object:
+    """What a file is, whatever it is called: names may differ in case, or be links."""
+    known = file.stat()
+    return (known.st_dev, known.st_ino) if known.st_ino else file.resolve()
 
 
 def _check_frame(frame: Frame, job: Job, form: Form, written: int) -> None:

@@ -20,7 +20,6 @@ import numpy as np
 import OpenImageIO as oiio  # noqa: N813  (as its own documentation does)
 from numpy.typing import NDArray
 
-from bridge_server.errors import NotEnoughSpace
 from bridge_server.media.clip import Clip, ColourTags
 from bridge_server.media.errors import NotWritten, UnreadableMedia, UnsupportedMedia
 from bridge_server.media.frame import Frame
@@ -285,22 +284,15 @@ def write(file: Path, frame: Frame, clip: Clip, timecode: str | None) -> None:
 
     Raises:
         NotWritten: the file cannot be written.
-        NotEnoughSpace: the disk is full.
     """
     spec, pixels = _target(file, frame, clip, timecode)
     image = oiio.ImageOutput.create(str(file))
     if image is None or not image.open(str(file), spec):
-        raise _refused(file, image.geterror() if image else oiio.geterror())
+        error = image.geterror() if image else oiio.geterror()
+        raise NotWritten(f"{file.name} cannot be written: {error.strip()}")
     written = image.write_image(pixels)
-    error = "" if written else image.geterror()
     if not image.close() or not written:
-        raise _refused(file, error or image.geterror())
-
-
-def _refused(file: Path, error: str) -> Exception:
-    if "space" in error.lower():
-        return NotEnoughSpace(f"{file.name} does not fit on the disk; make room and try again.")
-    return NotWritten(f"{file.name} cannot be written: {error.strip()}")
+        raise NotWritten(f"{file.name} cannot be written: {image.geterror().strip()}")
 
 
 def _target(file: Path, frame: Frame, clip: Clip, timecode: str | None) -> tuple[Any, NDArray[Any]]:

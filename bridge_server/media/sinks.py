@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
-import secrets
+import shutil
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from bridge_server.errors import NotEnoughSpace
-from bridge_server.media import audio, profiles, sequences
+from bridge_server.media import audio, parts, profiles, sequences
 from bridge_server.media.clip import Clip
 from bridge_server.media.colour import Form
 from bridge_server.media.errors import NotWritten, UnsupportedMedia
@@ -27,6 +26,8 @@ from bridge_server.media.profiles import Profile, start_timecode
 
 #: Ticks in a second that a written file has at least.
 _TICKS = 90_000
+#: More than the header of an image has, and what a file system keeps beside it.
+_HEADER = 1 << 16
 _FAILURES = (FFmpegError, OSError, ValueError)
 
 
@@ -107,8 +108,8 @@ class File:
 
     def __init__(self, job: Job, form: Form) -> None:
         self._job, self._form = job, form
-        token = secrets.token_hex(4)
-        self.path = job.target.with_name(f".{job.target.stem}.{token}{job.target.suffix}")
+        parts.sweep(job.target.parent)
+        self.path = parts.name(job.target.parent, job.target.suffix)
         self._copier: audio.Copier | None = None
         lead = audio.lead(job.clip) if job.span.start == 0 else Fraction(0)
         self._base, self._offset = _clock(job.clip, lead)
@@ -209,15 +210,15 @@ class File:
                 self._copier.until(None)
             out, self._out = self._out, None
             out.close()
-            with self.path.open("rb+") as file:
-                os.fsync(file.fileno())
+            parts.to_disk(self.path)
 
     def publish(self) -> None:
         """Move the file into the target's place."""
         with refusals(self._job.target):
             if self._job.target.exists() and not self._job.overwrite:
                 raise NotWritten(f"{self._job.target} appeared meanwhile; choose another name.")
-            self.path.replace(self._job.target)
+            parts.move(self.path, self._job.target)
+            parts.to_disk(self._job.target.parent)
 
     def discard(self) -> None:
         """Remove what was begun; after `publish` nothing is left to remove."""
@@ -227,7 +228,7 @@ class File:
             with suppress(FFmpegError, OSError, ValueError):
                 self._out.close()
             self._out = None
-        self.path.unlink(missing_ok=True)
+        parts.remove(self.path)
 
 
 class Images:
@@ -236,24 +237,24 @@ class Images:
     def __init__(self, job: Job, _form: Form) -> None:
         self._job = job
         self._names = sequences.pattern(job.target)
-        self._folder = job.target.parent / f".{self._names.prefix}{secrets.token_hex(4)}"
+        parts.sweep(job.target.parent)
+        self.path = parts.name(job.target.parent)
         with refusals(job.target):
-            self._folder.mkdir()
-
-    @property
-    def path(self) -> Path:
-        """Where the images are until they are verified."""
-        return self._folder
+            self.path.mkdir()
 
     def write(self, frame: Frame) -> None:
         """Write a frame's image."""
         job = self._job
         timecode = start_timecode(job.clip, frame.index, _container(job))
+        _check_room(self.path, frame)
         name = self._names.file(number(job, frame.index)).name
-        sequences.write(self._folder / name, frame, job.clip, timecode)
+        sequences.write(self.path / name, frame, job.clip, timecode)
 
     def close(self) -> None:
-        """Nothing is pending: every image is whole when it is written."""
+        """Bring the images to the disk before one gets its name."""
+        with refusals(self._job.target):
+            for file in self.path.iterdir():
+                parts.to_disk(file)
 
     def publish(self) -> None:
         """Move the images into their places, one after the other."""
@@ -261,12 +262,20 @@ class Images:
             for file in files(self._job):
                 if file.exists() and not self._job.overwrite:
                     raise NotWritten(f"{file} appeared meanwhile; choose another name.")
-            for file in sorted(self._folder.iterdir()):
-                file.replace(self._job.target.parent / file.name)
+            for file in sorted(self.path.iterdir()):
+                parts.move(file, self._job.target.parent / file.name)
+            parts.to_disk(self._job.target.parent)
 
     def discard(self) -> None:
         """Remove what was begun; after `publish` nothing is left to remove."""
-        for file in self._folder.iterdir() if self._folder.is_dir() else ():
-            file.unlink()
-        with suppress(FileNotFoundError):
-            self._folder.rmdir()
+        parts.remove(self.path)
+
+
+def _check_room(folder: Path, frame: Frame) -> None:
+    """OpenImageIO does not say why an image was not written, and of PNG not even that."""
+    needed = sum(plane.nbytes for plane in (*frame.planes, *frame.extra)) + _HEADER
+    if shutil.disk_usage(folder).free < needed:
+        raise NotEnoughSpace(
+            f"frame {frame.index} may need {needed} bytes, and the disk of {folder.parent} has "
+            "fewer; make room and try again."
+        )

@@ -327,8 +327,10 @@ def test_never_over_the_source(tmp_path: Path) -> None:
     with pytest.raises(NotWritten, match="source itself"):
         Writer(path, probe(path), overwrite=True)
     (tmp_path / "link.mp4").symlink_to(path)
-    with pytest.raises(NotWritten, match="source itself"):
-        Writer(tmp_path / "link.mp4", probe(path), overwrite=True)
+    (tmp_path / "hard.mp4").hardlink_to(path)
+    for name in ("link.mp4", "hard.mp4"):
+        with pytest.raises(NotWritten, match="source itself"):
+            Writer(tmp_path / name, probe(path), overwrite=True)
     assert path.read_bytes() == before
 
 
@@ -362,6 +364,36 @@ def test_cancelled_leaves_nothing(films: Films, tmp_path: Path, profile: str) ->
     assert list(tmp_path.iterdir()) == []
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from bridge_server.media.colour import convert
+from bridge_server.media.decode import frames
+from bridge_server.media.encode import Writer
+from bridge_server.media.probe import probe
+clip = probe(Path(sys.argv[1]))
+with Writer(Path(sys.argv[2]), clip, profile=sys.argv[3]) as writer:
+    for frame in frames(clip):
+        writer.write(convert(frame, clip, writer.form))
+        if frame.index == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("profile", ["h264", "png"])
+def test_killed_in_the_middle(films: Films, tmp_path: Path, profile: str) -> None:
+    """Nothing has the final name; the next run works, and clears what was left."""
+    name = "x.####.png" if profile == "png" else "x.mp4"
+    for _ in range(2):
+        code = [sys.executable, "-c", KILLED, films("h264.mp4"), tmp_path / name, profile]
+        assert subprocess.run(list(map(str, code)), check=False).returncode == -9
+        (left,) = tmp_path.iterdir()
+        assert left.name.startswith(".fresco-")
+    copied(probe(films("h264.mp4")), tmp_path / name, profile=profile)
+    assert all(file.name.startswith("x.") for file in tmp_path.iterdir())
+
+
 def test_a_result_that_differs_is_not_kept(
     films: Films, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -378,6 +410,25 @@ def test_a_missing_or_locked_folder(films: Films, tmp_path: Path) -> None:
         Writer(tmp_path / "none" / "x.mp4", clip)
     with pytest.raises(NotWritten, match="cannot be written"), Writer(Path("/proc/x.mp4"), clip):
         pass
+
+
+def test_names_as_long_as_they_may_be(films: Films, tmp_path: Path) -> None:
+    clip = probe(films("h264.mp4"))
+    copied(clip, tmp_path / f"{'x' * 251}.mp4")
+    with pytest.raises(NotWritten, match="too long"):
+        Writer(tmp_path / f"{'x' * 252}.mp4", clip)
+
+
+def test_a_full_disk_of_images(
+    films: Films, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenImageIO says nothing of a PNG that did not fit."""
+    clip = probe(films("h264.mp4"))
+    usage = sinks.shutil.disk_usage(tmp_path)._replace(free=1 << 16)
+    monkeypatch.setattr(sinks.shutil, "disk_usage", lambda _folder: usage)
+    with pytest.raises(NotEnoughSpace, match="frame 0"):
+        copied(clip, tmp_path / "x.####.png", profile="png")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_by_its_number(tmp_path: Path) -> None:
