@@ -66,6 +66,7 @@ class Clip:
     matrix: the container's display matrix, 9 integers of FFmpeg's, or None
     timecode: what the file names for its first frame; see `timecode_at`
     others: streams that are neither the picture nor sound, by type
+    associated: colours are multiplied by alpha
     """
 
     path: Path
@@ -89,6 +90,7 @@ class Clip:
     interlaced: bool
     audio: tuple[AudioTrack, ...]
     others: tuple[str, ...]
+    associated: bool = False
 
     @property
     def count(self) -> int:

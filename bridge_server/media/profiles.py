@@ -9,7 +9,7 @@ from av.codec.codec import UnknownCodecError
 
 from bridge_server.media import sequences, timecode
 from bridge_server.media.clip import Clip
-from bridge_server.media.colour import Form, form_of, target_form
+from bridge_server.media.colour import Form, form_of, image_form, target_form
 from bridge_server.media.errors import MissingEncoder, UnsupportedMedia
 from bridge_server.media.layout import Family, Layout, parse
 from fresco.errors import InvalidInput
@@ -214,9 +214,9 @@ def _image_form(clip: Clip, profile: Profile) -> Form:
         return form_of(clip)
     if profile.name == "exr":
         bits = 32 if clip.layout.floating and clip.layout.bits == 32 else 16
-        return target_form(clip, sequences.layout(bits, clip.alpha, True), linear=True)
+        return image_form(clip, sequences.layout(bits, clip.alpha, True))
     bits = 8 if clip.layout.bits == 8 else 16
-    return target_form(clip, sequences.layout(bits, clip.alpha))
+    return image_form(clip, sequences.layout(bits, clip.alpha))
 
 
 def _lossless(clip: Clip, profile: Profile) -> Layout:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from bridge_server.media import audio, decode, orient, profiles
+from bridge_server.media import audio, decode, orient, profiles, transfer
 from bridge_server.media.clip import UNSPECIFIED, AudioTrack, Clip, ColourTags
 from bridge_server.media.errors import UnreadableMedia
 from bridge_server.media.layout import Family, Layout
@@ -209,13 +209,24 @@ class _Comparison:
         form = profiles.form(self.clip, self.profile)
         source, result = self.clip.tags, self.result.tags
         if self.result.files:
-            return Row("colour tags", str(source), str(result), State.KEPT, "by the image format")
+            return self._image_colours(form.tags)
         if not _agree(form.tags, result, form.layout):
             return Row("colour tags", str(source), str(result), State.WRONG)
         if _agree(source, result, form.layout):
             return Row("colour tags", str(source), str(result), State.KEPT)
         why = "the samples were converted: the codec holds no other form"
         return Row("colour tags", str(source), str(result), State.CHANGED, why)
+
+    def _image_colours(self, tags: ColourTags) -> Row:
+        """Images have no tags: float is linear, whole numbers are sRGB."""
+        row = Row("colour tags", str(self.clip.tags), str(tags), State.KEPT, "by the image format")
+        way = transfer.way(self.clip.tags, self.clip.layout.floating, transfer.Hdr.TONE_MAP)
+        if way.kind == "as shown" or tags == self.clip.tags:
+            return row
+        why = "converted to BT.709's colours, as such images hold them"
+        if way.kind in ("pq", "hlg"):
+            why += ", and tone-mapped to standard range"
+        return replace(row, state=State.CHANGED, why=why)
 
     def _depth(self) -> Row:
         source, written = self.clip.layout, self.layout
