@@ -51,6 +51,18 @@ class AudioTrack:
         return f"{self.codec} {self.sample_rate} Hz {self.layout} {self.language or ''}".rstrip()
 
 
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """A chapter; start and end in seconds after the picture's first frame."""
+
+    start: Fraction
+    end: Fraction
+    title: str
+
+    def __str__(self) -> str:
+        return f"{float(self.start):.3f} {self.title}".rstrip()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Clip:
     """A readable clip.
@@ -91,6 +103,7 @@ class Clip:
     audio: tuple[AudioTrack, ...]
     others: tuple[str, ...]
     associated: bool = False
+    chapters: tuple[Chapter, ...] = ()
 
     @property
     def count(self) -> int:
@@ -127,6 +140,15 @@ class Clip:
             return advance(self.timecode, frame, self.rate)
         except InvalidInput:
             return None
+
+    def chapters_in(self, span: range) -> tuple[Chapter, ...]:
+        """Return the chapters of the frames `span`, by seconds after the first of them."""
+        begin, end = (self.seconds(frame) - self.seconds(0) for frame in (span.start, span.stop))
+        return tuple(
+            Chapter(max(each.start, begin) - begin, min(each.end, end) - begin, each.title)
+            for each in self.chapters
+            if each.start < end and each.end > begin
+        )
 
     def seconds(self, frame: int) -> Fraction:
         """Return when `frame` is shown, or, for the frame behind the last, when that one ends."""

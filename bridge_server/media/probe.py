@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from bridge_server.media import rates, sequences
-from bridge_server.media.clip import UNSPECIFIED, AudioTrack, Clip, ColourTags
+from bridge_server.media.clip import UNSPECIFIED, AudioTrack, Chapter, Clip, ColourTags
 from bridge_server.media.containers import known, opened, picture, sounds
 from bridge_server.media.decode import decoded
 from bridge_server.media.errors import UnreadableMedia, UnsupportedMedia
@@ -155,6 +155,7 @@ def _clip(
         interlaced=first.interlaced_frame or _field_order(stream) > 1,
         audio=tuple(_track(track) for track in sounds(container)),
         others=_others(container, stream),
+        chapters=_chapters(container, int(times.pts[0]) * base),
     )
 
 
@@ -220,12 +221,28 @@ def _track(stream: AudioStream) -> AudioTrack:
     )
 
 
+def _chapters(container: InputContainer, zero: Fraction) -> tuple[Chapter, ...]:
+    """The chapters, by seconds after `zero`."""
+    return tuple(
+        Chapter(
+            each["start"] * (each["time_base"] or 1) - zero,
+            each["end"] * (each["time_base"] or 1) - zero,
+            each["metadata"].get("title", ""),
+        )
+        for each in container.chapters()
+    )
+
+
 def _others(container: InputContainer, chosen: Stream) -> tuple[str, ...]:
-    """Streams that are not carried over; a timecode track is, as the timecode."""
+    """Streams that are not carried over.
+
+    A timecode track is, as the timecode, and the text of chapters, which has no codec, as those.
+    """
     kept = {chosen.index, *(track.index for track in sounds(container))}
     return tuple(
         stream.type if known(stream) or stream.type != "audio" else "audio of an unknown codec"
         for stream in container.streams
         if stream.index not in kept
         and not (stream.type == "data" and "timecode" in stream.metadata)
+        and not (stream.type == "data" and container.chapters() and not known(stream))
     )

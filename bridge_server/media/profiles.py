@@ -62,7 +62,7 @@ PROFILES = {
             ("yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le",
              "yuv420p12le", "yuv422p12le", "yuv444p12le"),
             {"crf": "12", "preset": "medium", "x265-params": "log-level=error"},
-            tag="hvc1", even=True,
+            tag="hvc1", even=True, smallest=(16, 16),
         ),
         Profile(
             "prores-422-hq", "prores_ks", ("mov", "matroska"), ("yuv422p10le",),
@@ -87,6 +87,7 @@ PROFILES = {
         Profile(
             "ffv1", "ffv1", ("matroska",), (),
             {"level": "3", "slicecrc": "1", "slices": "4", "g": "1"}, lossless=True,
+            smallest=(4, 4),
         ),
         Profile("png", "", ("png",), lossless=True),
         Profile("tiff", "", ("tiff",), lossless=True),
@@ -237,9 +238,11 @@ def _nearest(clip: Clip, profile: Profile) -> Layout:
     same = [each for each in layouts if each.name == own.name]
     if same and clip.codec == profile.name:
         return same[0]
-    if profile.encoder in ("libx264", "libx265"):
-        deep = own.bits > 8 and profile.encoder == "libx265"
-        return parse("yuv420p10le" if deep else "yuv420p")
+    if profile.encoder == "libx264":
+        return parse("yuv420p")
+    if profile.encoder == "libx265":
+        usual = [each for each in layouts if each.shift == (1, 1)]
+        return next((each for each in usual if each.bits >= own.bits), usual[-1])
     if own.family is Family.RGB and profile.name == "dnxhr-444":
         return layouts[-1]
     fitting = [each for each in layouts if each.alpha == own.alpha]

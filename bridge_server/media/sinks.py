@@ -26,6 +26,8 @@ from bridge_server.media.profiles import Profile, start_timecode
 
 #: Ticks in a second that a written file has at least.
 _TICKS = 90_000
+#: Of fewer frames than x265 looks ahead to reorder them, it gives decoding times at random.
+_REORDERED = 8
 #: More than the header of an image has, and what a file system keeps beside it.
 _HEADER = 1 << 16
 _FAILURES = (FFmpegError, OSError, ValueError)
@@ -131,6 +133,7 @@ class File:
         with refusals(job.target):
             self._stream = self._picture(out)
         self._copier = audio.Copier(job.clip, job.span, self._offset, out)
+        self._chapters(out)
         try:
             with refusals(job.target, only=OSError):
                 out.start_encoding()
@@ -140,6 +143,21 @@ class File:
             raise UnsupportedMedia(
                 f"{job.target.name} cannot be begun as {job.profile.name}{sound} ({error})."
             ) from error
+
+    def _chapters(self, out: OutputContainer) -> None:
+        chapters = self._job.clip.chapters_in(self._job.span)
+        out.set_chapters(
+            [
+                {
+                    "id": number,
+                    "start": round((each.start + self._offset) * 1000),
+                    "end": round((each.end + self._offset) * 1000),
+                    "time_base": Fraction(1, 1000),
+                    "metadata": {"title": each.title},
+                }
+                for number, each in enumerate(chapters)
+            ]
+        )
 
     def _picture(self, out: OutputContainer) -> VideoStream:
         job, clip = self._job, self._job.clip
@@ -151,7 +169,7 @@ class File:
         context = stream.codec_context
         context.time_base = self._base
         context.sample_aspect_ratio = clip.pixel_aspect
-        if clip.variable:
+        if clip.variable or len(job.span) < _REORDERED:
             # MP4 keeps durations in the order of decoding: the last frame's would be another's.
             context.max_b_frames = 0
         tags = self._form.tags

@@ -19,6 +19,15 @@ from bridge_server.media.probe import probe
 from bridge_server.media.profiles import Profile
 from fresco.callbacks import CancelToken
 
+#: By how many seconds a chapter may be moved: where sound begins before the picture, Matroska's
+#: muxer moves both to zero, and not the chapters.
+_CHAPTER = Fraction(1, 20)
+#: How often chroma is halved, (x, y), as it is called.
+_CHROMA = {
+    (0, 0): "4:4:4", (1, 0): "4:2:2", (1, 1): "4:2:0", (0, 1): "4:4:0", (2, 0): "4:1:1",
+    (2, 2): "4:1:0",
+}  # fmt: skip
+
 
 class State(Enum):
     """What became of a property."""
@@ -136,8 +145,10 @@ class _Comparison:
         yield self._timecode()
         yield self._tags()
         yield self._depth()
+        yield self._chroma()
         yield _same("alpha", *("yes" if c.alpha else "no" for c in (self.clip, self.result)))
         yield from self._sound()
+        yield from self._chapters()
         if self.clip.others:
             kinds = ", ".join(self.clip.others)
             yield Row("other streams", kinds, "none", State.CHANGED, "they are not carried over")
@@ -238,6 +249,15 @@ class _Comparison:
             return Row("bit depth", before, after, State.CHANGED, why)
         return Row("bit depth", before, after, State.KEPT)
 
+    def _chroma(self) -> Row:
+        """RGB has all of it; what is grey loses nothing."""
+        own, new = self.clip.layout.shift, self.layout.shift
+        row = _same("chroma", _CHROMA[own], _CHROMA[new])
+        if self.clip.layout.family is Family.GRAY or (new[0] <= own[0] and new[1] <= own[1]):
+            return replace(row, state=State.KEPT)
+        why = f"{self.profile.name} is written as editors read it"
+        return replace(row, state=State.CHANGED, why=why)
+
     def _sound(self) -> Iterator[Row]:
         if self.result.files:
             if self.clip.audio:
@@ -251,12 +271,26 @@ class _Comparison:
         for number, (own, new) in enumerate(zip(tracks, self.result.audio, strict=False)):
             yield self._track(number, (own, ours[own.index]), (new, theirs[new.index]))
 
+    def _chapters(self) -> Iterator[Row]:
+        own, new = self.clip.chapters_in(self.span), self.result.chapters
+        if not own:
+            return
+        near = len(own) == len(new) and all(
+            one.title == other.title and abs(one.start - other.start) <= _CHAPTER
+            for one, other in zip(own, new, strict=True)
+        )
+        source, result = (", ".join(map(str, each)) or "none" for each in (own, new))
+        state, why = (State.KEPT, "") if near else (State.CHANGED, "the container holds no other")
+        yield Row("chapters", source, result, state, why)
+
     def _streams(self, wanted: int) -> Row:
         """MP4 and MOV hold no stream without a packet."""
         source, result = len(self.clip.audio), len(self.result.audio)
         row = _same("sound", f"{source} streams", f"{result} streams")
         if row.state is State.WRONG and result == wanted:
-            return replace(row, state=State.CHANGED, why="the others have no sound in this range")
+            return replace(
+                row, state=State.CHANGED, why="those without sound in this range are left out"
+            )
         return row
 
     def _track(self, number: int, own: _Sound, new: _Sound) -> Row:

@@ -41,6 +41,7 @@ class Film:
     channels: str = "stereo"
     seconds: Fraction | None = None
     matrix: tuple[int, ...] | None = None
+    chapters: Sequence[tuple[int, int, str]] = ()
     field_order: int | None = None
 
 
@@ -51,6 +52,11 @@ def film(path: Path, what: Film) -> Path:
         tracks = [out.add_stream(codec, rate=what.sound_rate) for codec in what.sound]
         for track in tracks:
             track.codec_context.layout = what.channels
+        out.set_chapters([
+            {"id": number, "start": start, "end": end, "time_base": Fraction(1, 1000),
+             "metadata": {"title": title}}
+            for number, (start, end, title) in enumerate(what.chapters)
+        ])  # fmt: skip
         for index in range(what.count):
             frame = av.VideoFrame(what.width, what.height, what.pix_fmt)
             for plane in frame.planes:

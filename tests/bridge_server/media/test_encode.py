@@ -22,7 +22,7 @@ from bridge_server.media.probe import probe
 from bridge_server.media.verify import State
 from fresco.callbacks import CancelToken
 from fresco.errors import Cancelled, InvalidInput
-from tests.bridge_server.media.conftest import copied, same
+from tests.bridge_server.media.conftest import copied, image, same
 from tests.bridge_server.media.films import FILMS, Film, Films, Write, film
 
 
@@ -203,6 +203,14 @@ def test_one_frame(films: Films, tmp_path: Path, name: str) -> None:
     assert probe(path).count == 1
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 8, 9])
+def test_few_frames_of_hevc(write: Write, tmp_path: Path, count: int) -> None:
+    """Of one or two, x265 names decoding times that it never set; by luck they fit."""
+    clip = probe(write("few.mkv", codec="ffv1", count=count))
+    for again in range(3):
+        assert copied(clip, tmp_path / f"{again}.mp4", profile="hevc").ok
+
+
 def test_an_odd_size_asked_for_as_h264(films: Films, tmp_path: Path) -> None:
     clip = probe(films("odd.mkv"))
     with pytest.raises(UnsupportedMedia, match="65x49; choose prores"):
@@ -268,6 +276,62 @@ def test_display_matrices(write: Write, tmp_path: Path, suffix: str, name: str) 
     exact = suffix != "mkv" or name == "mirrored"
     assert report["rotation"].state is (State.KEPT if exact else State.CHANGED)
     assert orient.turn(probe(tmp_path / f"back.{suffix}").matrix) == orient.turn(clip.matrix)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+@pytest.mark.parametrize("start", [0, 12])
+def test_chapters(write: Write, tmp_path: Path, suffix: str, start: int) -> None:
+    chapters = [(0, 200, "früh"), (200, 1000, "Mitte"), (1000, 2000, "spät")]
+    clip = probe(
+        write(f"c.{suffix}", rate=Fraction(25), count=50, sound=("aac",), chapters=chapters)
+    )
+    report = copied(clip, tmp_path / f"back.{suffix}", start, 40)
+    assert report["chapters"].state is State.KEPT
+    assert clip.others == probe(tmp_path / f"back.{suffix}").others == ()
+    kept = clip.chapters_in(range(start, 40))
+    titles = ["früh", "Mitte", "spät"] if start == 0 else ["Mitte", "spät"]
+    assert [each.title for each in kept] == titles
+    assert kept[-1].start == 1 - Fraction(start, 25)
+    assert kept[-1].end == Fraction(40 - start, 25)
+
+
+def test_chapters_have_no_place_in_images(write: Write, tmp_path: Path) -> None:
+    clip = probe(write("c.mkv", count=3, chapters=[(0, 90, "one")]))
+    report = copied(clip, tmp_path / "c.#.png", profile="png")
+    assert report["chapters"].state is State.CHANGED
+
+
+@pytest.mark.parametrize(
+    ("pix_fmt", "profile", "state"),
+    [("yuv422p", "h264", State.CHANGED), ("yuv422p", "prores-422-hq", State.KEPT),
+     ("gbrp", "prores-422-hq", State.CHANGED), ("gray", "h264", State.KEPT),
+     ("yuv420p", "ffv1", State.KEPT)],
+)  # fmt: skip
+def test_halved_chroma_is_reported(
+    write: Write, tmp_path: Path, pix_fmt: str, profile: str, state: State
+) -> None:
+    name = "bgr0" if pix_fmt == "gbrp" else pix_fmt
+    clip = probe(write("c.mkv", codec="ffv1", pix_fmt=name, count=2))
+    suffix = profiles.suffix(clip, profiles.named(profile))
+    report = copied(clip, tmp_path / f"x{suffix}", profile=profile)
+    assert report["chroma"].state is state
+
+
+def test_hevc_takes_up_to_twelve_bits(write: Write, tmp_path: Path) -> None:
+    clip = probe(write("deep.mkv", codec="ffv1", pix_fmt="yuv420p12le", count=2))
+    assert copied(clip, tmp_path / "x.mp4", profile="hevc")["bit depth"].state is State.KEPT
+    deeper = probe(write("deeper.mkv", codec="ffv1", pix_fmt="yuv420p16le", count=2))
+    with pytest.raises(UnsupportedMedia, match="12 bits"):
+        Writer(tmp_path / "y.mp4", deeper, profile="hevc")
+
+
+@pytest.mark.parametrize(("profile", "suffix"), [("hevc", "mp4"), ("ffv1", "mkv")])
+def test_sizes_that_an_encoder_does_not_begin_at(tmp_path: Path, profile: str, suffix: str) -> None:
+    image(tmp_path / "tiny.1.png", np.zeros((2, 2, 3), np.uint8), "uint8")
+    clip = probe(tmp_path / "tiny.1.png", Fraction(25))
+    with pytest.raises(UnsupportedMedia, match=r"begins at.*2x2"):
+        Writer(tmp_path / f"x.{suffix}", clip, profile=profile)
+    assert copied(clip, tmp_path / "x.mov", profile="prores-422-hq").ok
 
 
 def test_interlaced_is_refused(write: Write, tmp_path: Path) -> None:
