@@ -18,10 +18,12 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 from av.packet import Packet
+from av.stream import Discard
 
 from bridge_server.media.clip import Clip
 from bridge_server.media.containers import opened, sounds
 from bridge_server.media.errors import UnreadableMedia, UnsupportedMedia
+from fresco.callbacks import CancelToken
 
 #: How much before the cut reading begins, in seconds: packets of sound are interleaved loosely.
 _BEFORE = 2
@@ -54,18 +56,24 @@ def lead(clip: Clip) -> Fraction:
     return max(Fraction(0), clip.seconds(0) - min(starts, default=clip.seconds(0)))
 
 
-def packets(clip: Clip, span: range) -> Iterator[tuple[Packet[Any], Fraction]]:
+def packets(
+    clip: Clip, span: range, cancel: CancelToken | None = None
+) -> Iterator[tuple[Packet[Any], Fraction]]:
     """Yield the packets of all audio streams that belong to `span`, in the file's order.
 
     Beside each is its start, in seconds after the first frame of the span.
 
     Raises:
         UnreadableMedia: the file is damaged.
+        Cancelled: `cancel` was set.
     """
     if not clip.audio:
         return
     with opened(clip.path) as container:
-        yield from _packets(container, clip, span)
+        for found in _packets(container, clip, span):
+            if cancel is not None:
+                cancel.check()
+            yield found
 
 
 def _packets(
@@ -75,6 +83,8 @@ def _packets(
     whole_head, whole_tail = span.start == 0, span.stop == clip.count
     if not whole_head:
         container.seek(int(max(Fraction(0), begin - _BEFORE) * 1_000_000))
+    for stream in container.streams.video:
+        stream.discard = Discard.all  # the bulk of the file need not be read
     passed: set[int] = set()
     try:
         for packet in _lasting(container.demux(*sounds(container))):
@@ -114,12 +124,17 @@ def _place(packet: Packet[Any], clip: Clip) -> tuple[Fraction, Fraction]:
     return start, start + (packet.duration or 0) * packet.time_base / 2
 
 
-def prints(clip: Clip, span: range | None = None) -> dict[int, Print]:
-    """Return the print of every audio stream of `clip` in `span`, by the stream's index."""
+def prints(
+    clip: Clip, span: range | None = None, cancel: CancelToken | None = None
+) -> dict[int, Print]:
+    """Return the print of every audio stream of `clip` in `span`, by the stream's index.
+
+    Raises: see `packets`.
+    """
     hashes = {track.index: hashlib.sha256() for track in clip.audio}
     counts = dict.fromkeys(hashes, 0)
     starts: dict[int, Fraction] = {}
-    for packet, start in packets(clip, span or clip.span()):
+    for packet, start in packets(clip, span or clip.span(), cancel):
         hashes[packet.stream.index].update(bytes(packet))
         counts[packet.stream.index] += 1
         starts.setdefault(packet.stream.index, start)

@@ -16,6 +16,9 @@ from bridge_server.media.verify import Report
 from fresco.callbacks import CancelToken
 from fresco.errors import InvalidInput
 
+#: What a caller may do without; all else must be as in the source.
+LOSSES = frozenset({"alpha", "bit depth", "pixel aspect"})
+
 
 class Writer:
     """Writes the frames of a clip's range; a context manager.
@@ -38,10 +41,10 @@ class Writer:
         """Check what can be checked before the work.
 
         profile: of `profiles.PROFILES`; what an editor wants back for `clip` where None
-        accept: names of properties whose loss is accepted: "alpha", "bit depth"
+        accept: of `LOSSES`, what the result may lack
 
         Raises:
-            InvalidInput: an unknown profile, or a range outside the clip.
+            InvalidInput: an unknown profile or loss, or a range outside the clip.
             UnsupportedMedia: the target cannot hold what the clip is; the message says what can.
             MissingEncoder: PyAV was built without the profile's encoder.
             NotWritten: the target exists and `overwrite` is not set, or is the source.
@@ -110,6 +113,11 @@ class Writer:
 
 def _check(job: Job) -> None:
     clip, target = job.clip, job.target
+    if unknown := job.accept - LOSSES:
+        raise InvalidInput(
+            f"a loss of {', '.join(map(repr, sorted(unknown)))} cannot be accepted, only of: "
+            f"{', '.join(sorted(LOSSES))}."
+        )
     container = profiles.SUFFIXES.get(target.suffix.lower())
     if container not in job.profile.containers:
         names = [end for end, name in profiles.SUFFIXES.items() if name in job.profile.containers]

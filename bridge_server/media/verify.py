@@ -93,7 +93,7 @@ def verify(
     """
     result = probe(target, clip.rate, cancel)
     work = _Comparison(clip, result, span, layout, profile)
-    rows = [*work.rows(), _decodable(result, cancel)]
+    rows = [*work.rows(), *work.sound(cancel), _decodable(result, cancel)]
     return Report(tuple(_accepted(row, accept) for row in rows))
 
 
@@ -147,7 +147,6 @@ class _Comparison:
         yield self._depth()
         yield self._chroma()
         yield _same("alpha", *("yes" if c.alpha else "no" for c in (self.clip, self.result)))
-        yield from self._sound()
         yield from self._chapters()
         if self.clip.others:
             kinds = ", ".join(self.clip.others)
@@ -258,13 +257,17 @@ class _Comparison:
         why = f"{self.profile.name} is written as editors read it"
         return replace(row, state=State.CHANGED, why=why)
 
-    def _sound(self) -> Iterator[Row]:
+    def sound(self, cancel: CancelToken | None) -> Iterator[Row]:
+        """Compare the sound, packet by packet."""
         if self.result.files:
             if self.clip.audio:
                 tracks = f"{len(self.clip.audio)} streams"
                 yield Row("sound", tracks, "none", State.CHANGED, "images have no sound")
             return
-        ours, theirs = audio.prints(self.clip, self.span), audio.prints(self.result)
+        ours, theirs = (
+            audio.prints(self.clip, self.span, cancel),
+            audio.prints(self.result, cancel=cancel),
+        )
         heard = [track for track in self.clip.audio if ours[track.index].packets]
         tracks = list(self.clip.audio) if self._coarse() else heard
         yield self._streams(len(tracks))

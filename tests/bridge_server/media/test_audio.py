@@ -13,6 +13,8 @@ from bridge_server.media.decode import frames
 from bridge_server.media.encode import Writer
 from bridge_server.media.probe import probe
 from bridge_server.media.verify import State
+from fresco.callbacks import CancelToken
+from fresco.errors import Cancelled
 from tests.bridge_server.media.conftest import copied
 from tests.bridge_server.media.films import Films, Write
 
@@ -109,6 +111,13 @@ def test_sound_that_starts_before_the_picture(films: Films, tmp_path: Path) -> N
     assert report.ok
     back = probe(tmp_path / "back.mp4")
     assert abs(audio.lead(back) - audio.lead(clip)) < Fraction(3, 100)
+
+
+def test_cancelled(films: Films) -> None:
+    token = CancelToken()
+    token.cancel()
+    with pytest.raises(Cancelled):
+        audio.prints(probe(films("h264.mp4")), cancel=token)
 
 
 def test_no_sound_is_no_error(films: Films, tmp_path: Path) -> None:

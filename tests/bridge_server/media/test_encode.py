@@ -238,6 +238,11 @@ def test_an_accepted_loss_is_reported(films: Films, tmp_path: Path) -> None:
     assert "accepted" in report["alpha"].why
 
 
+def test_only_some_losses_can_be_accepted(films: Films, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="'frames' cannot be accepted, only of: alpha"):
+        Writer(tmp_path / "x.mp4", probe(films("h264.mp4")), accept=["alpha", "frames"])
+
+
 def test_pixel_aspect_that_ffv1_cannot_keep(write: Write, tmp_path: Path) -> None:
     clip = probe(write("wide.mp4", aspect=Fraction(4, 3)))
     with pytest.raises(UnsupportedMedia, match="4/3 wide"):
