@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 _FINE = Fraction(1, 2000)
 #: A frame must last so many ticks before one tick is taken for rounding.
 _ROUNDED = 8
+#: A frame that is held is shown for more than so many frames.
+_HELD = Fraction(3, 2)
 #: How near a named rate lies to the one that is meant: FFmpeg gives Matroska's nanoseconds as a
 #: fraction of small numbers, 19001/317 for 60000/1001.
 _NEAR = Fraction(1, 100_000)
@@ -26,14 +28,16 @@ def exact(
     """Return the frames per second, and whether they vary (then it is the average).
 
     A rate fits if every frame lies where it says, rounded to the time base (Matroska's
-    milliseconds); one tick is allowed for a muxer that rounds otherwise.
+    milliseconds); one tick is allowed for a muxer that rounds otherwise. The last frame must not be
+    held: a still at the end is of the clip's length.
 
     pts: (N,) rising
     declared: rates that the container names, best first
     """
     named = [_meant(rate) for rate in declared if rate]
     for rate in (*_even(pts, time_base), *named, *_measured(pts, time_base)):
-        if rate > 0 and _fits(pts, time_base, rate):
+        held = last_duration * time_base * rate > _HELD
+        if rate > 0 and not held and _fits(pts, time_base, rate):
             return rate, False
     ticks = int(pts[-1] - pts[0]) + max(1, last_duration)
     return Fraction(len(pts)) / (ticks * time_base), True

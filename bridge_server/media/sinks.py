@@ -264,7 +264,8 @@ class Images:
         """Write a frame's image."""
         job = self._job
         timecode = start_timecode(job.clip, frame.index, _container(job))
-        _check_room(self.path, frame)
+        with refusals(job.target):
+            _check_room(self.path, frame)
         name = self._names.file(number(job, frame.index)).name
         sequences.write(self.path / name, frame, job.clip, timecode)
 

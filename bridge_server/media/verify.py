@@ -139,6 +139,7 @@ class _Comparison:
         if len(self.span) == self.result.count:
             yield self._rate()
             yield self._times()
+            yield self._length()
         yield _same("size", *(f"{c.width}x{c.height}" for c in (self.clip, self.result)))
         yield self._pixel_aspect()
         yield self._rotation()
@@ -168,6 +169,16 @@ class _Comparison:
         state = State.KEPT if apart <= slack else State.WRONG
         why = f"within {float(slack) * 1000:.3g} ms" if slack and apart else ""
         return Row("times", "0", f"{float(apart) * 1000:.3g} ms off at most", state, why)
+
+    def _length(self) -> Row:
+        """How long the range lasts, with its last frame, to half a frame."""
+        own = self.clip.seconds(self.span.stop) - self.clip.seconds(self.span.start)
+        new = self.result.seconds(self.result.count) - self.result.seconds(0)
+        row = Row("length", f"{float(own):.3f} s", f"{float(new):.3f} s", State.KEPT)
+        if abs(own - new) * self.clip.rate <= Fraction(1, 2):
+            return row
+        why = "the container does not say how long the last frame is held"
+        return replace(row, state=State.CHANGED, why=why)
 
     def _coarse(self) -> bool:
         return self.result.container in ("matroska", "webm")

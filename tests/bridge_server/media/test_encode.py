@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from bridge_server.media.verify import State
 from fresco.callbacks import CancelToken
 from fresco.errors import Cancelled, InvalidInput
 from tests.bridge_server.media.conftest import copied, image, same
-from tests.bridge_server.media.films import FILMS, Film, Films, Write, film
+from tests.bridge_server.media.films import FILMS, Film, Films, Write, film, repacked
 
 
 def target(folder: Path, clip: Clip, profile: str | None = None, name: str = "Ergebnis é") -> Path:
@@ -142,6 +144,24 @@ def test_the_last_frame_of_a_range_lasts_as_long_as_it_did(
     copied(clip, tmp_path / f"back.{suffix}", 2, 6)
     back = probe(tmp_path / f"back.{suffix}")
     assert back.seconds(4) - back.seconds(3) == Fraction(140 - 100, 600)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+def test_a_last_frame_that_is_held(write: Write, tmp_path: Path, suffix: str) -> None:
+    """Ten frames of 1/25 s, the last of two seconds: so long must the result be."""
+    even = probe(write("e.mp4", count=10, rate=Fraction(25), options={"bf": "0"}))
+
+    def hold_last(packet: Any) -> bool:
+        if packet.pts == even.pts[-1]:
+            packet.duration = round(2 / even.time_base)
+        return True
+
+    clip = probe(repacked(even.path, tmp_path / "held.mp4", hold_last))
+    assert clip.variable
+    report = copied(clip, tmp_path / f"back.{suffix}")
+    assert report["length"].state is State.KEPT
+    back = probe(tmp_path / f"back.{suffix}")
+    assert abs(back.seconds(10) - back.seconds(0) - Fraction(9, 25) - 2) < Fraction(1, 100)
 
 
 def test_from_milliseconds_to_an_exact_rate(films: Films, tmp_path: Path) -> None:
@@ -498,6 +518,20 @@ def test_a_full_disk_of_images(
     with pytest.raises(NotEnoughSpace, match="frame 0"):
         copied(clip, tmp_path / "x.####.png", profile="png")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("profile", "name"), [("h264", "x.mp4"), ("png", "x.#.png")])
+def test_a_folder_that_goes_away(films: Films, tmp_path: Path, profile: str, name: str) -> None:
+    clip, folder = probe(films("h264.mp4")), tmp_path / "out"
+    folder.mkdir()
+    with (
+        pytest.raises(NotWritten, match="cannot be written"),
+        Writer(folder / name, clip, profile=profile) as writer,
+    ):
+        for frame in frames(clip):
+            writer.write(convert(frame, clip, writer.form))
+            if frame.index == 4:
+                shutil.rmtree(folder)
 
 
 def test_a_full_disk_by_its_number(tmp_path: Path) -> None:

@@ -118,6 +118,14 @@ def test_a_playlist_opens_nothing(tmp_path: Path, films: Films) -> None:
         probe(path)
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_a_picture_without_a_frame(write: Write, tmp_path: Path, suffix: str) -> None:
+    path = write(f"w.{suffix}", sound=("aac",))
+    empty = repacked(path, tmp_path / f"e.{suffix}", lambda packet: packet.stream.type == "audio")
+    with pytest.raises(UnreadableMedia, match=r"without a frame|no moving picture"):
+        probe(empty)
+
+
 def test_sound_only(tmp_path: Path) -> None:
     path = tmp_path / "sound.m4a"
     with av.open(str(path), "w", format="mp4") as out:
