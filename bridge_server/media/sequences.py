@@ -80,21 +80,17 @@ def find(path: Path) -> tuple[Path, ...]:
     Raises:
         UnreadableMedia: none, several sequences in one folder, or a frame missing or there twice.
     """
-    groups: dict[tuple[str, str], dict[int, Path]] = {}
+    groups: dict[tuple[str, str], list[Path]] = {}
     folder = path if os.path.isdir(path) else path.parent
     for file in folder.iterdir() if os.path.isdir(folder) else ():
         found = _NUMBERED.fullmatch(file.name)
-        if not found or found[3].lower() not in KINDS or file.name.startswith("."):
-            continue
-        frames = groups.setdefault((found[1], found[3]), {})
-        if int(found[2]) in frames:
-            twice = frames[int(found[2])].name
-            raise UnreadableMedia(f"{file.name} and {twice} are the same frame; remove one.")
-        frames[int(found[2])] = file
+        image = found and found[3].lower() in KINDS and not file.name.startswith(".")
+        if found and image and file.is_file():
+            groups.setdefault((found[1], found[3]), []).append(file)
     return _whole(_chosen(path, groups))
 
 
-def _chosen(path: Path, groups: dict[tuple[str, str], dict[int, Path]]) -> dict[int, Path]:
+def _chosen(path: Path, groups: dict[tuple[str, str], list[Path]]) -> list[Path]:
     if os.path.isdir(path):
         if len(groups) == 1:
             return next(iter(groups.values()))
@@ -109,22 +105,24 @@ def _chosen(path: Path, groups: dict[tuple[str, str], dict[int, Path]]) -> dict[
         found = _NUMBERED.fullmatch(path.name)
         there = os.path.isfile(path)
         if found is None and there:
-            return {0: path}
+            return [path]
         key = (found[1], found[3]) if found and there else ("", "")
     if key not in groups:
         raise UnreadableMedia(f"{path} is not there, or is no numbered image.")
     return groups[key]
 
 
-def _whole(files: dict[int, Path]) -> tuple[Path, ...]:
-    numbers = sorted(files)
-    for before, after in itertools.pairwise(numbers):
-        if after != before + 1:
+def _whole(files: list[Path]) -> tuple[Path, ...]:
+    ordered = sorted(files, key=number)
+    for before, after in itertools.pairwise(ordered):
+        if number(after) == number(before):
+            raise UnreadableMedia(f"{before.name} and {after.name} are one frame; remove one.")
+        if number(after) != number(before) + 1:
             raise UnreadableMedia(
-                f"the image sequence has no frame {before + 1}: {files[before].name} is followed "
-                f"by {files[after].name}. Render the missing frames."
+                f"the image sequence has no frame {number(before) + 1}: {before.name} is followed "
+                f"by {after.name}. Render the missing frames."
             )
-    return tuple(files[number] for number in numbers)
+    return tuple(ordered)
 
 
 def probe(path: Path, rate: Fraction | None = None) -> Clip:

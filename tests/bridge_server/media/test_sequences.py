@@ -93,8 +93,10 @@ def test_files_that_macos_puts_beside_others_are_no_frames(tmp_path: Path) -> No
 def test_one_frame_twice(tmp_path: Path) -> None:
     images(tmp_path, ".png", "uint8", 3)
     (tmp_path / "shot ä_7.png").write_bytes((tmp_path / "shot ä_0007.png").read_bytes())
-    with pytest.raises(UnreadableMedia, match="same frame"):
+    with pytest.raises(UnreadableMedia, match="one frame"):
         probe(tmp_path, RATE)
+    images(tmp_path, ".tif", "uint8", 3)
+    assert probe(tmp_path / "shot ä_0007.tif", RATE).count == 3
 
 
 def test_nothing_there(tmp_path: Path) -> None:
