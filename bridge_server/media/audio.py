@@ -18,10 +18,12 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 from av.packet import Packet
+from av.stream import Discard
 
 from bridge_server.media.clip import Clip
-from bridge_server.media.containers import opened
+from bridge_server.media.containers import opened, sounds
 from bridge_server.media.errors import UnreadableMedia, UnsupportedMedia
+from fresco.callbacks import CancelToken
 
 #: How much before the cut reading begins, in seconds: packets of sound are interleaved loosely.
 _BEFORE = 2
@@ -48,24 +50,30 @@ def lead(clip: Clip) -> Fraction:
     with opened(clip.path) as container:
         starts = [
             stream.start_time * stream.time_base
-            for stream in container.streams.audio
+            for stream in sounds(container)
             if stream.start_time is not None and stream.time_base is not None
         ]
     return max(Fraction(0), clip.seconds(0) - min(starts, default=clip.seconds(0)))
 
 
-def packets(clip: Clip, span: range) -> Iterator[tuple[Packet[Any], Fraction]]:
+def packets(
+    clip: Clip, span: range, cancel: CancelToken | None = None
+) -> Iterator[tuple[Packet[Any], Fraction]]:
     """Yield the packets of all audio streams that belong to `span`, in the file's order.
 
     Beside each is its start, in seconds after the first frame of the span.
 
     Raises:
         UnreadableMedia: the file is damaged.
+        Cancelled: `cancel` was set.
     """
     if not clip.audio:
         return
     with opened(clip.path) as container:
-        yield from _packets(container, clip, span)
+        for found in _packets(container, clip, span):
+            if cancel is not None:
+                cancel.check()
+            yield found
 
 
 def _packets(
@@ -75,11 +83,11 @@ def _packets(
     whole_head, whole_tail = span.start == 0, span.stop == clip.count
     if not whole_head:
         container.seek(int(max(Fraction(0), begin - _BEFORE) * 1_000_000))
+    for stream in container.streams.video:
+        stream.discard = Discard.all  # the bulk of the file need not be read
     passed: set[int] = set()
     try:
-        for packet in container.demux(*container.streams.audio):
-            if packet.size == 0:
-                continue
+        for packet in _lasting(container.demux(*sounds(container))):
             start, middle = _place(packet, clip)
             if (whole_head or middle >= begin) and (whole_tail or middle < end):
                 yield packet, start - begin
@@ -93,6 +101,22 @@ def _packets(
         ) from error
 
 
+def _lasting(packets: Iterator[Packet[Any]]) -> Iterator[Packet[Any]]:
+    """Packets with a duration: one without is given the distance from the one before it.
+
+    Matroska names none for some codecs, and MOV drops a last packet that lasts no time.
+    """
+    before: dict[int, int] = {}
+    for packet in packets:
+        if packet.size == 0:
+            continue
+        if packet.pts is not None:
+            if not packet.duration:
+                packet.duration = packet.pts - before.get(packet.stream.index, packet.pts)
+            before[packet.stream.index] = packet.pts
+        yield packet
+
+
 def _place(packet: Packet[Any], clip: Clip) -> tuple[Fraction, Fraction]:
     if packet.pts is None:
         raise UnreadableMedia(f"sound of {clip.path.name} has no time; copy the clip to MOV first.")
@@ -100,12 +124,17 @@ def _place(packet: Packet[Any], clip: Clip) -> tuple[Fraction, Fraction]:
     return start, start + (packet.duration or 0) * packet.time_base / 2
 
 
-def prints(clip: Clip, span: range | None = None) -> dict[int, Print]:
-    """Return the print of every audio stream of `clip` in `span`, by the stream's index."""
+def prints(
+    clip: Clip, span: range | None = None, cancel: CancelToken | None = None
+) -> dict[int, Print]:
+    """Return the print of every audio stream of `clip` in `span`, by the stream's index.
+
+    Raises: see `packets`.
+    """
     hashes = {track.index: hashlib.sha256() for track in clip.audio}
     counts = dict.fromkeys(hashes, 0)
     starts: dict[int, Fraction] = {}
-    for packet, start in packets(clip, span or clip.span()):
+    for packet, start in packets(clip, span or clip.span(), cancel):
         hashes[packet.stream.index].update(bytes(packet))
         counts[packet.stream.index] += 1
         starts.setdefault(packet.stream.index, start)
@@ -160,7 +189,7 @@ def _templates(clip: Clip, target: OutputContainer) -> dict[int, AudioStream]:
         return {}
     streams: dict[int, AudioStream] = {}
     with opened(clip.path) as container:
-        for stream in container.streams.audio:
+        for stream in sounds(container):
             streams[stream.index] = _template(stream, target, clip.path)
     return streams
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge_server.media.layout import Layout
+from bridge_server.media.timecode import advance
 from fresco.errors import InvalidInput
 
 #: Code points of ITU-T H.273 for "not said".
@@ -35,13 +36,31 @@ class ColourTags:
 
 @dataclass(frozen=True, slots=True)
 class AudioTrack:
-    """One audio stream: its place among the file's streams, and what it is."""
+    """One audio stream: its place among the file's streams, and what it is.
+
+    layout: FFmpeg's name: mono, stereo, 5.1(side), or "6 channels" where no places are said
+    """
 
     index: int
     codec: str
     sample_rate: int
-    channels: int
+    layout: str
     language: str | None
+
+    def __str__(self) -> str:
+        return f"{self.codec} {self.sample_rate} Hz {self.layout} {self.language or ''}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """A chapter; start and end in seconds after the picture's first frame."""
+
+    start: Fraction
+    end: Fraction
+    title: str
+
+    def __str__(self) -> str:
+        return f"{float(self.start):.3f} {self.title}".rstrip()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,8 +76,9 @@ class Clip:
     variable: the frames are not evenly spaced
     width, height: as stored, before rotation
     matrix: the container's display matrix, 9 integers of FFmpeg's, or None
-    timecode: of the first frame, "hh:mm:ss:ff", with ";" before the frames where frames are dropped
+    timecode: what the file names for its first frame; see `timecode_at`
     others: streams that are neither the picture nor sound, by type
+    associated: colours are multiplied by alpha
     """
 
     path: Path
@@ -82,6 +102,8 @@ class Clip:
     interlaced: bool
     audio: tuple[AudioTrack, ...]
     others: tuple[str, ...]
+    associated: bool = False
+    chapters: tuple[Chapter, ...] = ()
 
     @property
     def count(self) -> int:
@@ -106,6 +128,27 @@ class Clip:
                 f"{self.count}; give 0 <= start < stop <= {self.count}."
             )
         return range(start, end)
+
+    def timecode_at(self, frame: int) -> str | None:
+        """Return the timecode of `frame`, "hh:mm:ss:ff" or with numbers dropped "hh:mm:ss;ff".
+
+        None where the file has none that can be read, or counted on to `frame`.
+        """
+        if self.timecode is None or (self.variable and frame):
+            return None
+        try:
+            return advance(self.timecode, frame, self.rate)
+        except InvalidInput:
+            return None
+
+    def chapters_in(self, span: range) -> tuple[Chapter, ...]:
+        """Return the chapters of the frames `span`, by seconds after the first of them."""
+        begin, end = (self.seconds(frame) - self.seconds(0) for frame in (span.start, span.stop))
+        return tuple(
+            Chapter(max(each.start, begin) - begin, min(each.end, end) - begin, each.title)
+            for each in self.chapters
+            if each.start < end and each.end > begin
+        )
 
     def seconds(self, frame: int) -> Fraction:
         """Return when `frame` is shown, or, for the frame behind the last, when that one ends."""

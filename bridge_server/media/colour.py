@@ -29,6 +29,8 @@ _LUMA = {
     1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114),
     7: (0.212, 0.087), 9: (0.2627, 0.0593),
 }  # fmt: skip
+#: What a half holds, for infinite light.
+_BRIGHTEST = 65504.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +51,7 @@ class Coding:
 
     matrix: of H.273; 0 for RGB
     full: black is code 0
-    associated: colours are multiplied by alpha (EXR)
+    associated: colours are multiplied by alpha (EXR, some TIFF)
     """
 
     layout: Layout
@@ -70,7 +72,7 @@ class Form:
 
 def form_of(clip: Clip) -> Form:
     """Return the form that `clip` itself has."""
-    return Form(clip.layout, clip.tags, clip.container == "exr" and clip.alpha)
+    return Form(clip.layout, clip.tags, clip.associated)
 
 
 def coding(form: Form, clip: Clip, hdr: Hdr = Hdr.REFUSE) -> Coding:
@@ -102,16 +104,30 @@ def _guessed_matrix(clip: Clip) -> int:
     return 1 if clip.height >= 720 or clip.width >= 1280 else 6
 
 
-def target_form(clip: Clip, layout: Layout, limited: bool = False, linear: bool = False) -> Form:
-    """Return the form of a file with `layout` that shows what `clip` shows.
+def image_form(clip: Clip, layout: Layout) -> Form:
+    """Return the form of images with `layout` that show what `clip` shows.
 
-    limited: the codec has no full range of Y'CbCr (ProRes, DNxHR)
-    linear: the file holds linear light, multiplied by alpha (EXR)
+    They cannot say what their colours are: float is linear light of BT.709, multiplied by alpha
+    (EXR), whole numbers are sRGB (PNG, TIFF).
+
+    Raises:
+        UnsupportedMedia: see `transfer.way`.
     """
     tags, own = clip.tags, clip.layout
-    if linear:
+    if layout.floating:
         kept = tags if own.floating else ColourTags(transfer.BT709, transfer.LINEAR, 0, True)
         return Form(layout, kept, layout.alpha)
+    if transfer.way(tags, own.floating, Hdr.TONE_MAP).kind != "as shown":
+        tags = ColourTags(transfer.BT709, transfer.SRGB)
+    return Form(layout, replace(tags, matrix=0, full=True))
+
+
+def target_form(clip: Clip, layout: Layout, limited: bool = False) -> Form:
+    """Return the form of a film with `layout` that shows what `clip` shows.
+
+    limited: the codec has no full range of Y'CbCr (ProRes, DNxHR)
+    """
+    tags, own = clip.tags, clip.layout
     if own.floating and not layout.floating:
         tags = ColourTags(transfer.BT709, transfer.SRGB, 0, True)
     if layout.family is Family.RGB:
@@ -208,7 +224,7 @@ def _associated(signal: Floats, share: Floats, frame: Frame, source: Coding) -> 
     if not source.associated:
         return signal * share
     # Light without cover (flames, glows) has no straight colour: it stays the source's.
-    return np.where(share > 0, signal * share, np.stack(frame.planes[:3]).astype(np.float32))
+    return np.where(share > 0, signal * share, decode(frame.planes, source))
 
 
 def _alpha(
@@ -260,9 +276,11 @@ def encode(signal: Floats, how: Coding) -> tuple[NDArray[Any], ...]:
 
 
 def _unit(plane: NDArray[Any], layout: Layout) -> Floats:
-    """Full-range codes to [0, 1]; floats as they are."""
+    """Full-range codes to [0, 1]; floats as they are, without the holes that renderers leave."""
     values = plane.astype(np.float32)
-    return values if layout.floating else values / np.float32(layout.top)
+    if layout.floating:
+        return np.nan_to_num(values, copy=False, posinf=_BRIGHTEST, neginf=0)
+    return values / np.float32(layout.top)
 
 
 def _codes(values: Floats, layout: Layout) -> NDArray[Any]:

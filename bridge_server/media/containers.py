@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.stream import Disposition
+from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from bridge_server.media.errors import UnreadableMedia
+from bridge_server.media.extent import broken_off
 
 #: No playlists and no addresses: a file must not make this machine open others.
 _GUARDS = {
@@ -28,11 +31,15 @@ def opened(path: Path) -> Generator[InputContainer]:
     Raises:
         UnreadableMedia: no such file, empty, or not a container that is read here.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # pathlib's raises where a name is too long
         raise UnreadableMedia(f"{path} is not there, or is no file.")
     if path.stat().st_size == 0:
         raise UnreadableMedia(f"{path.name} is empty; render or copy it again.")
     try:
+        if broken_off(path):
+            raise UnreadableMedia(
+                f"{path.name} is cut off: it is shorter than it says. Render or copy it again."
+            )
         container = av.open(str(path.resolve()), "r", options=_GUARDS, metadata_errors="replace")
     except (FFmpegError, ValueError, OSError) as error:
         raise UnreadableMedia(
@@ -50,10 +57,23 @@ def picture(container: InputContainer, path: Path) -> VideoStream:
         UnreadableMedia: there is none.
     """
     for stream in container.streams.video:
-        if not int(stream.disposition) & int(Disposition.attached_pic):
-            return stream
+        if int(stream.disposition) & int(Disposition.attached_pic):
+            continue
+        if not known(stream):
+            raise UnreadableMedia(f"the picture of {path.name} is of a codec that is not known.")
+        return stream
     kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
     raise UnreadableMedia(f"{path.name} holds no moving picture, only: {kinds}.")
+
+
+def sounds(container: InputContainer) -> list[AudioStream]:
+    """Return the container's audio streams, without those of a codec that FFmpeg does not know."""
+    return [stream for stream in container.streams.audio if known(stream)]
+
+
+def known(stream: Stream) -> bool:
+    """Whether FFmpeg knows the stream's codec; PyAV has no context for others."""
+    return getattr(stream, "codec_context", None) is not None
 
 
 def _reason(error: BaseException) -> str:

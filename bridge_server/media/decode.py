@@ -19,6 +19,7 @@ from bridge_server.media.clip import Clip
 from bridge_server.media.containers import opened, picture
 from bridge_server.media.errors import UnreadableMedia, UnsupportedMedia
 from bridge_server.media.frame import Frame, from_av
+from bridge_server.media.layout import parse
 from fresco.callbacks import CancelToken
 
 #: Damage is an error, not something to paint over.
@@ -120,10 +121,11 @@ def _numbered(
 
 
 def _check_same(clip: Clip, shown: VideoFrame, index: int) -> None:
-    if (shown.width, shown.height) != (clip.width, clip.height):
+    layout = parse(shown.format.name)
+    if (shown.width, shown.height, layout) != (clip.width, clip.height, clip.layout):
         raise UnsupportedMedia(
-            f"{clip.path.name} changes from {clip.width}x{clip.height} to {shown.width}x"
-            f"{shown.height} at frame {index}; split it there."
+            f"{clip.path.name} changes from {clip.width}x{clip.height} {clip.layout.name} to "
+            f"{shown.width}x{shown.height} {layout.name} at frame {index}; split it there."
         )
     if shown.is_corrupt:
         raise _missing(clip, index)

@@ -11,10 +11,13 @@ from bridge_server.media.clip import Clip
 from bridge_server.media.colour import Form
 from bridge_server.media.errors import NotAsSource, NotWritten, UnsupportedMedia
 from bridge_server.media.frame import Frame
-from bridge_server.media.sinks import File, Images, Job, files
+from bridge_server.media.sinks import File, Images, Job, files, refusals
 from bridge_server.media.verify import Report
 from fresco.callbacks import CancelToken
 from fresco.errors import InvalidInput
+
+#: What a caller may do without; all else must be as in the source.
+LOSSES = frozenset({"alpha", "bit depth", "pixel aspect"})
 
 
 class Writer:
@@ -38,10 +41,10 @@ class Writer:
         """Check what can be checked before the work.
 
         profile: of `profiles.PROFILES`; what an editor wants back for `clip` where None
-        accept: names of properties whose loss is accepted: "alpha", "bit depth"
+        accept: of `LOSSES`, what the result may lack
 
         Raises:
-            InvalidInput: an unknown profile, or a range outside the clip.
+            InvalidInput: an unknown profile or loss, or a range outside the clip.
             UnsupportedMedia: the target cannot hold what the clip is; the message says what can.
             MissingEncoder: PyAV was built without the profile's encoder.
             NotWritten: the target exists and `overwrite` is not set, or is the source.
@@ -110,6 +113,11 @@ class Writer:
 
 def _check(job: Job) -> None:
     clip, target = job.clip, job.target
+    if unknown := job.accept - LOSSES:
+        raise InvalidInput(
+            f"a loss of {', '.join(map(repr, sorted(unknown)))} cannot be accepted, only of: "
+            f"{', '.join(sorted(LOSSES))}."
+        )
     container = profiles.SUFFIXES.get(target.suffix.lower())
     if container not in job.profile.containers:
         names = [end for end, name in profiles.SUFFIXES.items() if name in job.profile.containers]
@@ -139,11 +147,13 @@ def _check_loss(job: Job) -> None:
             f"{job.profile.name} holds {form.layout.bits} bits and {job.clip.path.name} has "
             f"{job.clip.layout.bits}; choose a deeper profile, or accept the loss of 'bit depth'."
         )
-    no_aspect = job.profile.encoder == "ffv1" and job.clip.pixel_aspect != 1
+    container = profiles.SUFFIXES[job.target.suffix.lower()]
+    no_aspect = job.clip.pixel_aspect != 1 and not profiles.holds_aspect(job.profile, container)
     if no_aspect and "pixel aspect" not in job.accept:
         raise UnsupportedMedia(
             f"the pixels of {job.clip.path.name} are {job.clip.pixel_aspect} wide, which PyAV "
-            "cannot write beside FFV1; choose prores-422-hq, or accept the loss of 'pixel aspect'."
+            f"cannot write beside {job.profile.name} in MKV; choose prores-422-hq in a file ending "
+            "in .mov, or accept the loss of 'pixel aspect'."
         )
 
 
@@ -151,12 +161,19 @@ def _check_place(job: Job) -> None:
     target = job.target
     if not target.parent.is_dir():
         raise NotWritten(f"the folder {target.parent} is not there; make it, or choose another.")
-    sources = {source.resolve() for source in job.clip.files or (job.clip.path,)}
-    for file in files(job):
-        if file.resolve() in sources:
-            raise NotWritten(f"{file} is the source itself; choose another name.")
-        if file.exists() and not job.overwrite:
-            raise NotWritten(f"{file} exists; choose another name, or allow overwriting.")
+    sources = {_identity(source) for source in job.clip.files or (job.clip.path,)}
+    with refusals(target):
+        for file in files(job):
+            if file.exists() and _identity(file) in sources:
+                raise NotWritten(f"{file} is the source itself; choose another name.")
+            if file.exists() and not job.overwrite:
+                raise NotWritten(f"{file} exists; choose another name, or allow overwriting.")
+
+
+def _identity(file: Path) -> object:
+    """What a file is, whatever it is called: names may differ in case, or be links."""
+    known = file.stat()
+    return (known.st_dev, known.st_ino) if known.st_ino else file.resolve()
 
 
 def _check_frame(frame: Frame, job: Job, form: Form, written: int) -> None:

@@ -19,15 +19,16 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from bridge_server.media import rates, sequences
-from bridge_server.media.clip import UNSPECIFIED, AudioTrack, Clip, ColourTags
-from bridge_server.media.containers import opened, picture
+from bridge_server.media.clip import UNSPECIFIED, AudioTrack, Chapter, Clip, ColourTags
+from bridge_server.media.containers import known, opened, picture, sounds
 from bridge_server.media.decode import decoded
 from bridge_server.media.errors import UnreadableMedia, UnsupportedMedia
 from bridge_server.media.layout import parse
 from fresco.callbacks import CancelToken
 
-#: How much earlier than announced a file may end, in seconds.
-_EARLY = Fraction(1, 2)
+#: Matroska says of PCM only how many channels there are.
+_UNPLACED = {"1 channels": "mono", "2 channels": "stereo"}
+_NO_TIME = np.iinfo(np.int64).min
 
 
 def probe(path: Path, rate: Fraction | None = None, cancel: CancelToken | None = None) -> Clip:
@@ -45,10 +46,9 @@ def probe(path: Path, rate: Fraction | None = None, cancel: CancelToken | None =
     if sequences.is_sequence(path):
         return sequences.probe(path, rate)
     with opened(path) as container:
-        stream = picture(container, path)
-        times = _times(container, stream, path, cancel or CancelToken())
+        packets = _packets(container, picture(container, path), path, cancel or CancelToken())
     with opened(path) as container:
-        return _clip(container, picture(container, path), path, times)
+        return _clip(container, picture(container, path), path, packets)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,25 +58,24 @@ class _Times:
     last_duration: int
 
 
-def _times(
+def _packets(
     container: InputContainer, stream: VideoStream, path: Path, cancel: CancelToken
-) -> _Times:
-    """The time of every packet that is shown. Edit lists are applied by the demuxer."""
+) -> NDArray[np.int64]:
+    """Time, duration and whether it is a key frame of every packet that is shown, as decoded.
+
+    Edit lists are applied by the demuxer: what they leave out is not in its index, or discarded.
+    """
     rows: list[NDArray[np.int64]] = []
     block: list[tuple[int, int, int]] = []
-    announced = stream.frames
-    packets = 0
+    announced, packets = len(stream.index_entries), 0
     try:
         for packet in container.demux(stream):
             cancel.check()
             packets += packet.size > 0
             if packet.size == 0 or packet.is_discard:
                 continue
-            if packet.pts is None:
-                raise UnsupportedMedia(
-                    f"frame {packets - 1} of {path.name} has no time; copy the clip to MOV first."
-                )
-            block.append((packet.pts, packet.duration or 0, packet.is_keyframe))
+            pts = _NO_TIME if packet.pts is None else packet.pts
+            block.append((pts, packet.duration or 0, packet.is_keyframe))
             if len(block) == 4096:
                 rows, block = [*rows, np.array(block, np.int64)], []
     except FFmpegError as error:
@@ -88,13 +87,14 @@ def _times(
             f"{path.name} is cut off: its index names {announced} frames, {packets} are there. "
             "Render or copy it again."
         )
-    table = np.concatenate([*rows, np.array(block, np.int64).reshape(-1, 3)])
-    return _sorted(table, path)
+    return np.concatenate([*rows, np.array(block, np.int64).reshape(-1, 3)])
 
 
-def _sorted(table: NDArray[np.int64], path: Path) -> _Times:
-    if not len(table):
-        raise UnreadableMedia(f"{path.name} holds a picture stream without a frame.")
+def _times(packets: NDArray[np.int64], first: int, path: Path) -> _Times:
+    """The times of the frames in the order of showing; `first` is the first that is decoded."""
+    table = packets[~_orphans(packets, first)]
+    if (table[:, 0] == _NO_TIME).any():
+        raise UnsupportedMedia(f"{path.name} has frames without a time; copy it to MOV first.")
     table = table[np.argsort(table[:, 0], kind="stable")]
     pts = np.ascontiguousarray(table[:, 0])
     twice = np.flatnonzero(np.diff(pts) == 0)
@@ -107,15 +107,31 @@ def _sorted(table: NDArray[np.int64], path: Path) -> _Times:
     return _Times(pts, np.flatnonzero(table[:, 2]).astype(np.int64), duration)
 
 
-def _clip(container: InputContainer, stream: VideoStream, path: Path, times: _Times) -> Clip:
+def _orphans(packets: NDArray[np.int64], first: int) -> NDArray[np.bool_]:
+    """Which packets come before `first` because a cut left behind what they refer to.
+
+    They follow the first key frame and are shown before it (an open group of pictures). No player
+    shows them; Matroska may even have lost their times.
+    """
+    after = np.flatnonzero(packets[:, 0] > packets[0, 0])
+    leading = np.arange(len(packets)) < (after[0] if len(after) else len(packets))
+    leading[0] = False
+    return leading & (packets[:, 0] < first)
+
+
+def _clip(
+    container: InputContainer, stream: VideoStream, path: Path, packets: NDArray[np.int64]
+) -> Clip:
     base = stream.time_base
     if base is None:
         raise UnreadableMedia(f"the picture of {path.name} has no time base.")
-    _check_end(container, stream, path, times)
+    if not len(packets):
+        raise UnreadableMedia(f"{path.name} holds a picture stream without a frame.")
     # Decoders write their own word over the container's: it is read first.
     named = _named_tags(stream)
     first = _first(container, stream, path)
-    declared = (stream.base_rate, stream.guessed_rate, stream.average_rate)
+    times = _times(packets, _NO_TIME if first.pts is None else first.pts, path)
+    declared = (stream.guessed_rate, stream.average_rate)
     rate, variable = rates.exact(times.pts, base, times.last_duration, declared)
     return Clip(
         path=path,
@@ -137,8 +153,9 @@ def _clip(container: InputContainer, stream: VideoStream, path: Path, times: _Ti
         timecode=_timecode(container, stream),
         tags=_tags(first, named),
         interlaced=first.interlaced_frame or _field_order(stream) > 1,
-        audio=tuple(_track(track) for track in container.streams.audio),
+        audio=tuple(_track(track) for track in sounds(container)),
         others=_others(container, stream),
+        chapters=_chapters(container, int(times.pts[0]) * base),
     )
 
 
@@ -148,27 +165,9 @@ def _field_order(stream: VideoStream) -> int:
 
 
 def _first(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
-    container.seek(0)
     for frame in decoded(container, stream, path):
         return frame
     raise UnreadableMedia(f"no frame of {path.name} can be decoded; render or copy it again.")
-
-
-def _check_end(container: InputContainer, stream: VideoStream, path: Path, times: _Times) -> None:
-    """Matroska has no index of frames: a file cut off is one that ends before it said it would."""
-    announced = Fraction(container.duration or 0, 1_000_000)
-    reach = (int(times.pts[-1]) + times.last_duration) * (stream.time_base or Fraction(1))
-    if reach >= announced - _EARLY:
-        return
-    for packet in container.demux():
-        if packet.pts is not None and packet.time_base:
-            reach = max(reach, (packet.pts + (packet.duration or 0)) * packet.time_base)
-    container.seek(0)
-    if reach < announced - _EARLY:
-        raise UnreadableMedia(
-            f"{path.name} is cut off: it should last {float(announced):.2f} s and ends after "
-            f"{float(reach):.2f} s. Render or copy it again."
-        )
 
 
 def _container(container: InputContainer, path: Path) -> str:
@@ -212,21 +211,38 @@ def _timecode(container: InputContainer, stream: VideoStream) -> str | None:
 
 def _track(stream: AudioStream) -> AudioTrack:
     context = stream.codec_context
+    language = stream.metadata.get("language")
     return AudioTrack(
         stream.index,
         context.codec.canonical_name,
         context.sample_rate,
-        context.channels,
-        stream.metadata.get("language"),
+        _UNPLACED.get(context.layout.name, context.layout.name),
+        None if language == "und" else language,
+    )
+
+
+def _chapters(container: InputContainer, zero: Fraction) -> tuple[Chapter, ...]:
+    """The chapters, by seconds after `zero`."""
+    return tuple(
+        Chapter(
+            each["start"] * (each["time_base"] or 1) - zero,
+            each["end"] * (each["time_base"] or 1) - zero,
+            each["metadata"].get("title", ""),
+        )
+        for each in container.chapters()
     )
 
 
 def _others(container: InputContainer, chosen: Stream) -> tuple[str, ...]:
-    """Streams that are not carried over; a timecode track is, as the timecode."""
+    """Streams that are not carried over.
+
+    A timecode track is, as the timecode, and the text of chapters, which has no codec, as those.
+    """
+    kept = {chosen.index, *(track.index for track in sounds(container))}
     return tuple(
-        stream.type
+        stream.type if known(stream) or stream.type != "audio" else "audio of an unknown codec"
         for stream in container.streams
-        if stream.index != chosen.index
-        and stream.type != "audio"
+        if stream.index not in kept
         and not (stream.type == "data" and "timecode" in stream.metadata)
+        and not (stream.type == "data" and container.chapters() and not known(stream))
     )

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import av
 from av.codec.codec import UnknownCodecError
 
-from bridge_server.media import sequences
+from bridge_server.media import sequences, timecode
 from bridge_server.media.clip import Clip
-from bridge_server.media.colour import Form, form_of, target_form
+from bridge_server.media.colour import Form, form_of, image_form, target_form
 from bridge_server.media.errors import MissingEncoder, UnsupportedMedia
 from bridge_server.media.layout import Family, Layout, parse
 from fresco.errors import InvalidInput
@@ -64,7 +64,7 @@ PROFILES = {
             ("yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le",
              "yuv420p12le", "yuv422p12le", "yuv444p12le"),
             {"crf": "12", "preset": "medium", "x265-params": "log-level=error"},
-            tag="hvc1", even=True,
+            tag="hvc1", even=True, smallest=(16, 16),
         ),
         Profile(
             "prores-422-hq", "prores_ks", ("mov", "matroska"), ("yuv422p10le",),
@@ -89,6 +89,7 @@ PROFILES = {
         Profile(
             "ffv1", "ffv1", ("matroska",), (),
             {"level": "3", "slicecrc": "1", "slices": "4", "g": "1"}, lossless=True,
+            smallest=(4, 4),
         ),
         Profile("png", "", ("png",), lossless=True),
         Profile("tiff", "", ("tiff",), lossless=True),
@@ -168,8 +169,20 @@ def suffix(clip: Clip, profile: Profile) -> str:
     names = {"mp4": ".mp4", "mov": ".mov", "matroska": ".mkv"}
     if profile.images:
         return clip.files[0].suffix if clip.container in profile.containers else f".{profile.name}"
-    own = clip.container if clip.container in profile.containers else profile.containers[0]
-    return names[own]
+    own = clip.container
+    if own in profile.containers and (clip.pixel_aspect == 1 or holds_aspect(profile, own)):
+        return names[own]
+    return names[profile.containers[0]]
+
+
+def holds_aspect(profile: Profile, container: str) -> bool:
+    """Whether the pixels' shape can be written: PyAV writes it to MKV in the bitstream only."""
+    return container != "matroska" or profile.encoder in ("libx264", "libx265")
+
+
+def start_timecode(clip: Clip, first: int, container: str) -> str | None:
+    """Return the timecode that a file of `container` is given whose first frame is `first`."""
+    return clip.timecode_at(first) if timecode.holds(container, clip.rate) else None
 
 
 def form(clip: Clip, profile: Profile) -> Form:
@@ -212,9 +225,9 @@ def _image_form(clip: Clip, profile: Profile) -> Form:
         return form_of(clip)
     if profile.name == "exr":
         bits = 32 if clip.layout.floating and clip.layout.bits == 32 else 16
-        return target_form(clip, sequences.layout(bits, clip.alpha, True), linear=True)
+        return image_form(clip, sequences.layout(bits, clip.alpha, True))
     bits = 8 if clip.layout.bits == 8 else 16
-    return target_form(clip, sequences.layout(bits, clip.alpha))
+    return image_form(clip, sequences.layout(bits, clip.alpha))
 
 
 def _lossless(clip: Clip, profile: Profile) -> Layout:
@@ -235,9 +248,11 @@ def _nearest(clip: Clip, profile: Profile) -> Layout:
     same = [each for each in layouts if each.name == own.name]
     if same and clip.codec == profile.name:
         return same[0]
-    if profile.encoder in ("libx264", "libx265"):
-        deep = own.bits > 8 and profile.encoder == "libx265"
-        return parse("yuv420p10le" if deep else "yuv420p")
+    if profile.encoder == "libx264":
+        return parse("yuv420p")
+    if profile.encoder == "libx265":
+        usual = [each for each in layouts if each.shift == (1, 1)]
+        return next((each for each in usual if each.bits >= own.bits), usual[-1])
     if own.family is Family.RGB and profile.name == "dnxhr-444":
         return layouts[-1]
     fitting = [each for each in layouts if each.alpha == own.alpha]

@@ -12,6 +12,11 @@ from numpy.typing import NDArray
 _FINE = Fraction(1, 2000)
 #: A frame must last so many ticks before one tick is taken for rounding.
 _ROUNDED = 8
+#: A frame that is held is shown for more than so many frames.
+_HELD = Fraction(3, 2)
+#: How near a named rate lies to the one that is meant: FFmpeg gives Matroska's nanoseconds as a
+#: fraction of small numbers, 19001/317 for 60000/1001.
+_NEAR = Fraction(1, 100_000)
 
 
 def exact(
@@ -23,13 +28,16 @@ def exact(
     """Return the frames per second, and whether they vary (then it is the average).
 
     A rate fits if every frame lies where it says, rounded to the time base (Matroska's
-    milliseconds); one tick is allowed for a muxer that rounds otherwise.
+    milliseconds); one tick is allowed for a muxer that rounds otherwise. The last frame must not be
+    held: a still at the end is of the clip's length.
 
     pts: (N,) rising
     declared: rates that the container names, best first
     """
-    for rate in (*_even(pts, time_base), *declared, *_measured(pts, time_base)):
-        if rate and rate > 0 and _fits(pts, time_base, rate):
+    named = [_meant(rate) for rate in declared if rate]
+    for rate in (*_even(pts, time_base), *named, *_measured(pts, time_base)):
+        held = last_duration * time_base * rate > _HELD
+        if rate > 0 and not held and _fits(pts, time_base, rate):
             return rate, False
     ticks = int(pts[-1] - pts[0]) + max(1, last_duration)
     return Fraction(len(pts)) / (ticks * time_base), True
@@ -42,14 +50,23 @@ def _even(pts: NDArray[np.int64], time_base: Fraction) -> list[Fraction]:
     return [1 / (int(steps[0]) * time_base)]
 
 
+def _meant(rate: Fraction) -> Fraction:
+    near = (usual for usual in _usual(rate) if abs(usual - rate) < usual * _NEAR)
+    return next(near, rate)
+
+
+def _usual(rate: Fraction) -> list[Fraction]:
+    """The whole and the NTSC rate next to `rate`."""
+    return [Fraction(round(rate)), Fraction(round(rate * 1001 / 1000) * 1000, 1001)]
+
+
 def _measured(pts: NDArray[np.int64], time_base: Fraction) -> list[Fraction]:
-    """The whole and the NTSC rate next to the mean."""
     if len(pts) < 2:
         return []
     mean = (len(pts) - 1) / (int(pts[-1] - pts[0]) * time_base)
     if mean * time_base * _ROUNDED > 1:
         return []
-    return [Fraction(round(mean)), Fraction(round(mean * 1001 / 1000) * 1000, 1001)]
+    return _usual(mean)
 
 
 def _fits(pts: NDArray[np.int64], time_base: Fraction, rate: Fraction) -> bool:

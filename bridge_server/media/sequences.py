@@ -8,6 +8,7 @@ written again with the samples.
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ import numpy as np
 import OpenImageIO as oiio  # noqa: N813  (as its own documentation does)
 from numpy.typing import NDArray
 
-from bridge_server.errors import NotEnoughSpace
 from bridge_server.media.clip import Clip, ColourTags
 from bridge_server.media.errors import NotWritten, UnreadableMedia, UnsupportedMedia
 from bridge_server.media.frame import Frame
@@ -51,7 +51,7 @@ class Pattern:
 
 def is_sequence(path: Path) -> bool:
     """Whether `path` means images: a folder, a pattern, or one image."""
-    return path.suffix.lower() in KINDS or path.is_dir()
+    return path.suffix.lower() in KINDS or os.path.isdir(path)
 
 
 def pattern(path: Path) -> Pattern:
@@ -75,20 +75,23 @@ def pattern(path: Path) -> Pattern:
 def find(path: Path) -> tuple[Path, ...]:
     """Return the files of the sequence that `path` means, in order.
 
+    Hidden files are none: macOS puts one beside every file on a foreign disk.
+
     Raises:
-        UnreadableMedia: none, several sequences in one folder, or a frame that is missing.
+        UnreadableMedia: none, several sequences in one folder, or a frame missing or there twice.
     """
-    groups: dict[tuple[str, str], dict[int, Path]] = {}
-    folder = path if path.is_dir() else path.parent
-    for file in folder.iterdir() if folder.is_dir() else ():
+    groups: dict[tuple[str, str], list[Path]] = {}
+    folder = path if os.path.isdir(path) else path.parent
+    for file in folder.iterdir() if os.path.isdir(folder) else ():
         found = _NUMBERED.fullmatch(file.name)
-        if found and found[3].lower() in KINDS and file.is_file():
-            groups.setdefault((found[1], found[3]), {})[int(found[2])] = file
+        image = found and found[3].lower() in KINDS and not file.name.startswith(".")
+        if found and image and file.is_file():
+            groups.setdefault((found[1], found[3]), []).append(file)
     return _whole(_chosen(path, groups))
 
 
-def _chosen(path: Path, groups: dict[tuple[str, str], dict[int, Path]]) -> dict[int, Path]:
-    if path.is_dir():
+def _chosen(path: Path, groups: dict[tuple[str, str], list[Path]]) -> list[Path]:
+    if os.path.isdir(path):
         if len(groups) == 1:
             return next(iter(groups.values()))
         names = ", ".join(sorted(f"{prefix}#{suffix}" for prefix, suffix in groups)) or "none"
@@ -100,25 +103,26 @@ def _chosen(path: Path, groups: dict[tuple[str, str], dict[int, Path]]) -> dict[
         key = (names.prefix, names.suffix)
     else:
         found = _NUMBERED.fullmatch(path.name)
-        if found is None and path.is_file():
-            return {0: path}
-        key = (found[1], found[3]) if found else ("", "")
-        if not path.is_file():
-            key = ("", "")
+        there = os.path.isfile(path)
+        if found is None and there:
+            return [path]
+        key = (found[1], found[3]) if found and there else ("", "")
     if key not in groups:
         raise UnreadableMedia(f"{path} is not there, or is no numbered image.")
     return groups[key]
 
 
-def _whole(files: dict[int, Path]) -> tuple[Path, ...]:
-    numbers = sorted(files)
-    for before, after in itertools.pairwise(numbers):
-        if after != before + 1:
+def _whole(files: list[Path]) -> tuple[Path, ...]:
+    ordered = sorted(files, key=number)
+    for before, after in itertools.pairwise(ordered):
+        if number(after) == number(before):
+            raise UnreadableMedia(f"{before.name} and {after.name} are one frame; remove one.")
+        if number(after) != number(before) + 1:
             raise UnreadableMedia(
-                f"the image sequence has no frame {before + 1}: {files[before].name} is followed "
-                f"by {files[after].name}. Render the missing frames."
+                f"the image sequence has no frame {number(before) + 1}: {before.name} is followed "
+                f"by {after.name}. Render the missing frames."
             )
-    return tuple(files[number] for number in numbers)
+    return tuple(ordered)
 
 
 def probe(path: Path, rate: Fraction | None = None) -> Clip:
@@ -136,6 +140,7 @@ def probe(path: Path, rate: Fraction | None = None) -> Clip:
     return Clip(
         path=path,
         files=files,
+        associated=layout.alpha and (kind == "exr" or _premultiplied(spec, kind)),
         container=kind,
         codec=kind,
         profile=None,
@@ -146,8 +151,8 @@ def probe(path: Path, rate: Fraction | None = None) -> Clip:
         keys=np.arange(len(files), dtype=np.int64),
         last_duration=1,
         variable=False,
-        width=spec.width,
-        height=spec.height,
+        width=_window(spec, kind).width,
+        height=_window(spec, kind).height,
         pixel_aspect=Fraction(spec.get_float_attribute("PixelAspectRatio", 1.0)).limit_denominator(
             1000
         ),
@@ -160,6 +165,33 @@ def probe(path: Path, rate: Fraction | None = None) -> Clip:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """A picture's size, and where in it the stored pixels begin."""
+
+    width: int
+    height: int
+    x: int = 0
+    y: int = 0
+
+    def holds(self, spec: Any) -> bool:
+        return 0 <= self.x <= self.width - spec.width and 0 <= self.y <= self.height - spec.height
+
+
+def _window(spec: Any, kind: str) -> _Window:
+    """The display window of an EXR, of which renderers store only what is not empty.
+
+    Where more is stored than is displayed (overscan), the picture is what is stored.
+    """
+    shown = _Window(spec.full_width, spec.full_height, spec.x - spec.full_x, spec.y - spec.full_y)
+    return shown if kind == "exr" and shown.holds(spec) else _Window(spec.width, spec.height)
+
+
+def _premultiplied(spec: Any, kind: str) -> bool:
+    """Whether a TIFF says that its colours are multiplied by alpha; PNG never are."""
+    return kind == "tiff" and not spec.get_int_attribute("oiio:UnassociatedAlpha")
+
+
 def _rate(spec: Any, file: Path) -> Fraction:
     named = spec.getattribute("FramesPerSecond")
     if isinstance(named, tuple) and len(named) == 2 and named[0] > 0 and named[1] > 0:
@@ -169,7 +201,6 @@ def _rate(spec: Any, file: Path) -> Fraction:
 
 def _layout(spec: Any, file: Path) -> tuple[Layout, tuple[int, ...]]:
     """The layout, and which of the file's channels are its components in canonical order."""
-    names = [name.rsplit(".", 1)[-1].upper() for name in spec.channelnames]
     kind = str(spec.format)
     if kind not in _FORMATS or spec.deep or len(set(map(str, spec.channelformats))) > 1:
         raise UnsupportedMedia(
@@ -179,13 +210,25 @@ def _layout(spec: Any, file: Path) -> tuple[Layout, tuple[int, ...]]:
         raise UnsupportedMedia(f"{file.name} has several parts; render one part.")
     if spec.get_int_attribute("Orientation", 1) != 1:
         raise UnsupportedMedia(f"{file.name} is stored turned; render it upright.")
-    grey = [names.index(name) for name in ("Y", "I") if name in names][:1]
-    if {"R", "G", "B"} <= set(names):
-        grey = [names.index(name) for name in "RGB"]
-    if not grey:
-        raise UnsupportedMedia(f"{file.name} has channels {names}, no R, G, B and no Y.")
-    order = (*grey, *([names.index("A")] if "A" in names else []))
-    return _named(kind, len(grey), "A" in names), order
+    colours, alpha = _components(spec, file)
+    return _named(kind, len(colours), bool(alpha)), (*colours, *alpha)
+
+
+def _components(spec: Any, file: Path) -> tuple[list[int], list[int]]:
+    """Which channels are the picture, and which its alpha: of one layer, the nameless first."""
+    layers: dict[str, dict[str, int]] = {}
+    for place, channel in enumerate(spec.channelnames):
+        layer, _, name = channel.rpartition(".")
+        layers.setdefault(layer, {})[name.upper()] = place
+    ordered = sorted(layers.items(), key=lambda item: bool(item[0]))
+    for wanted in ("RGB", "Y", "I"):
+        for _, names in ordered:
+            # X, Y and Z are a direction, not a grey.
+            if set(wanted) <= names.keys() and not (wanted == "Y" and "X" in names):
+                return [names[name] for name in wanted], [names["A"]] if "A" in names else []
+    raise UnsupportedMedia(
+        f"{file.name} has channels {list(spec.channelnames)}, no R, G, B and no Y."
+    )
 
 
 def _named(kind: str, colours: int, alpha: bool) -> Layout:
@@ -240,15 +283,26 @@ def _read(clip: Clip, index: int) -> Frame:
     file = clip.files[index]
     spec, pixels = _pixels(file)
     own, order = _layout(spec, file)
-    if own != clip.layout or (spec.width, spec.height) != (clip.width, clip.height):
+    window = _window(spec, clip.container)
+    if own != clip.layout or (window.width, window.height) != (clip.width, clip.height):
         raise UnsupportedMedia(
-            f"{file.name} is {spec.width}x{spec.height} {own.name}, the sequence began with "
+            f"{file.name} is {window.width}x{window.height} {own.name}, the sequence began with "
             f"{clip.width}x{clip.height} {clip.layout.name}; render all frames alike."
         )
     rest = [channel for channel in range(spec.nchannels) if channel not in order]
-    planes = tuple(np.ascontiguousarray(pixels[..., channel]) for channel in order)
-    extra = tuple(np.ascontiguousarray(pixels[..., channel]) for channel in rest)
+    planes = tuple(_placed(pixels[..., channel], window) for channel in order)
+    extra = tuple(_placed(pixels[..., channel], window) for channel in rest)
     return Frame(index, int(clip.pts[index]), own, planes, extra)
+
+
+def _placed(stored: NDArray[Any], window: _Window) -> NDArray[Any]:
+    """A channel in the whole picture; what is not stored is 0."""
+    rows, columns = stored.shape
+    if (rows, columns) == (window.height, window.width):
+        return np.ascontiguousarray(stored)
+    whole = np.zeros((window.height, window.width), stored.dtype)
+    whole[window.y : window.y + rows, window.x : window.x + columns] = stored
+    return whole
 
 
 def _open(file: Path) -> Any:
@@ -285,22 +339,15 @@ def write(file: Path, frame: Frame, clip: Clip, timecode: str | None) -> None:
 
     Raises:
         NotWritten: the file cannot be written.
-        NotEnoughSpace: the disk is full.
     """
     spec, pixels = _target(file, frame, clip, timecode)
     image = oiio.ImageOutput.create(str(file))
     if image is None or not image.open(str(file), spec):
-        raise _refused(file, image.geterror() if image else oiio.geterror())
+        error = image.geterror() if image else oiio.geterror()
+        raise NotWritten(f"{file.name} cannot be written: {error.strip()}")
     written = image.write_image(pixels)
-    error = "" if written else image.geterror()
     if not image.close() or not written:
-        raise _refused(file, error or image.geterror())
-
-
-def _refused(file: Path, error: str) -> Exception:
-    if "space" in error.lower():
-        return NotEnoughSpace(f"{file.name} does not fit on the disk; make room and try again.")
-    return NotWritten(f"{file.name} cannot be written: {error.strip()}")
+        raise NotWritten(f"{file.name} cannot be written: {image.geterror().strip()}")
 
 
 def _target(file: Path, frame: Frame, clip: Clip, timecode: str | None) -> tuple[Any, NDArray[Any]]:
@@ -308,27 +355,30 @@ def _target(file: Path, frame: Frame, clip: Clip, timecode: str | None) -> tuple
     kept = bool(clip.files) and clip.layout == frame.layout
     if kept and KINDS[file.suffix.lower()] == clip.container:
         spec = _header(clip.files[frame.index])
+        if (spec.width, spec.height) != (width, height):
+            spec.x, spec.y, spec.width, spec.height = spec.full_x, spec.full_y, width, height
         order = _layout(spec, file)[1]
         rest = [channel for channel in range(spec.nchannels) if channel not in order]
         pixels = np.empty((height, width, spec.nchannels), frame.layout.dtype)
         for channel, plane in zip((*order, *rest), (*frame.planes, *frame.extra), strict=True):
             pixels[..., channel] = plane
+        straight = not clip.associated
     else:
         spec = oiio.ImageSpec(width, height, len(frame.planes), frame.layout.name.split("-")[1])
         spec.attribute("PixelAspectRatio", float(clip.pixel_aspect))
-        pixels = np.stack(frame.planes, axis=-1)
-    spec.attribute("oiio:UnassociatedAlpha", 1)
+        pixels, straight = np.stack(frame.planes, axis=-1), True
+    spec.attribute("oiio:UnassociatedAlpha", int(straight))
     _time(spec, file, clip, timecode)
     return spec, np.ascontiguousarray(pixels)
 
 
 def _time(spec: Any, file: Path, clip: Clip, timecode: str | None) -> None:
-    """Rate and timecode, where the format has a place for them."""
+    """Rate and timecode, where the format has a place for them and the header has not its own."""
     if KINDS[file.suffix.lower()] != "exr":
         return
     rate = (clip.rate.numerator, clip.rate.denominator)
     spec.attribute("FramesPerSecond", oiio.TypeDesc("rational"), rate)
-    if timecode:
+    if timecode and spec.getattribute("smpte:TimeCode") is None:
         spec.attribute("smpte:TimeCode", oiio.TypeDesc("timecode"), (_packed(timecode), 0))
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
-import secrets
+import shutil
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,16 +17,19 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from bridge_server.errors import NotEnoughSpace
-from bridge_server.media import audio, profiles, sequences
+from bridge_server.media import audio, parts, profiles, sequences
 from bridge_server.media.clip import Clip
 from bridge_server.media.colour import Form
 from bridge_server.media.errors import NotWritten, UnsupportedMedia
 from bridge_server.media.frame import Frame, to_av
-from bridge_server.media.profiles import Profile
-from bridge_server.media.timecode import advance
+from bridge_server.media.profiles import Profile, start_timecode
 
 #: Ticks in a second that a written file has at least.
 _TICKS = 90_000
+#: Of fewer frames than x265 looks ahead to reorder them, it gives decoding times at random.
+_REORDERED = 8
+#: More than the header of an image has, and what a file system keeps beside it.
+_HEADER = 1 << 16
 _FAILURES = (FFmpegError, OSError, ValueError)
 
 
@@ -61,11 +63,8 @@ def number(job: Job, index: int) -> int:
     return sequences.number(job.clip.files[index]) if job.clip.files else index
 
 
-def start_timecode(job: Job) -> str | None:
-    """Return the timecode of the first frame that is written."""
-    if job.clip.timecode is None or job.clip.variable:
-        return job.clip.timecode if job.span.start == 0 else None
-    return advance(job.clip.timecode, job.span.start, job.clip.rate)
+def _container(job: Job) -> str:
+    return profiles.SUFFIXES[job.target.suffix.lower()]
 
 
 @contextmanager
@@ -97,13 +96,15 @@ def _clock(clip: Clip, lead: Fraction) -> tuple[Fraction, Fraction]:
 def _muxer(job: Job) -> dict[str, str]:
     """What the containers are told.
 
-    Matroska: no random numbers, so that the same frames make the same bytes. MP4 and MOV: the clock
-    in which they say where a stream begins, whose default is milliseconds.
+    A stream that has ended must not make the muxer hold back ten seconds of the others. Matroska:
+    no random numbers, so that the same frames make the same bytes. MP4 and MOV: the clock in which
+    they say where a stream begins, whose default is milliseconds.
     """
-    if profiles.SUFFIXES[job.target.suffix.lower()] == "matroska":
-        return {"fflags": "+bitexact"}
+    options = {"max_interleave_delta": "1000000"}
+    if _container(job) == "matroska":
+        return options | {"fflags": "+bitexact"}
     rates = [track.sample_rate for track in job.clip.audio if track.sample_rate]
-    return {"movie_timescale": str(rates[0] if rates else _TICKS)}
+    return options | {"movie_timescale": str(rates[0] if rates else _TICKS)}
 
 
 class File:
@@ -111,8 +112,8 @@ class File:
 
     def __init__(self, job: Job, form: Form) -> None:
         self._job, self._form = job, form
-        token = secrets.token_hex(4)
-        self.path = job.target.with_name(f".{job.target.stem}.{token}{job.target.suffix}")
+        parts.sweep(job.target.parent)
+        self.path = parts.name(job.target.parent, job.target.suffix)
         self._copier: audio.Copier | None = None
         lead = audio.lead(job.clip) if job.span.start == 0 else Fraction(0)
         self._base, self._offset = _clock(job.clip, lead)
@@ -120,7 +121,7 @@ class File:
             self._out: OutputContainer | None = av.open(
                 str(self.path.resolve()),
                 "w",
-                format=profiles.SUFFIXES[job.target.suffix.lower()],
+                format=_container(job),
                 options=_muxer(job),
             )
         try:
@@ -134,15 +135,31 @@ class File:
         with refusals(job.target):
             self._stream = self._picture(out)
         self._copier = audio.Copier(job.clip, job.span, self._offset, out)
+        self._chapters(out)
         try:
             with refusals(job.target, only=OSError):
                 out.start_encoding()
         except FFmpegError as error:
-            sound = ", ".join(track.codec for track in job.clip.audio) or "none"
+            sound = ", ".join(track.codec for track in job.clip.audio)
+            sound = sound and f" with sound {sound}; a file ending in .mkv holds most kinds of it"
             raise UnsupportedMedia(
-                f"{job.target.name} cannot be begun as {job.profile.name} with sound {sound}: "
-                f"{error}. A file ending in .mkv holds most kinds of sound."
+                f"{job.target.name} cannot be begun as {job.profile.name}{sound} ({error})."
             ) from error
+
+    def _chapters(self, out: OutputContainer) -> None:
+        chapters = self._job.clip.chapters_in(self._job.span)
+        out.set_chapters(
+            [
+                {
+                    "id": number,
+                    "start": round((each.start + self._offset) * 1000),
+                    "end": round((each.end + self._offset) * 1000),
+                    "time_base": Fraction(1, 1000),
+                    "metadata": {"title": each.title},
+                }
+                for number, each in enumerate(chapters)
+            ]
+        )
 
     def _picture(self, out: OutputContainer) -> VideoStream:
         job, clip = self._job, self._job.clip
@@ -154,7 +171,7 @@ class File:
         context = stream.codec_context
         context.time_base = self._base
         context.sample_aspect_ratio = clip.pixel_aspect
-        if clip.variable:
+        if clip.variable or len(job.span) < _REORDERED:
             # MP4 keeps durations in the order of decoding: the last frame's would be another's.
             context.max_b_frames = 0
         tags = self._form.tags
@@ -164,7 +181,7 @@ class File:
         if job.profile.tag and out.format.name != "matroska":
             context.codec_tag = job.profile.tag
         stream.set_display_matrix(clip.matrix)
-        timecode = start_timecode(job)
+        timecode = start_timecode(clip, job.span.start, _container(job))
         if timecode:
             stream.metadata["timecode"] = timecode
         return stream
@@ -213,15 +230,15 @@ class File:
                 self._copier.until(None)
             out, self._out = self._out, None
             out.close()
-            with self.path.open("rb+") as file:
-                os.fsync(file.fileno())
+            parts.to_disk(self.path)
 
     def publish(self) -> None:
         """Move the file into the target's place."""
         with refusals(self._job.target):
             if self._job.target.exists() and not self._job.overwrite:
                 raise NotWritten(f"{self._job.target} appeared meanwhile; choose another name.")
-            self.path.replace(self._job.target)
+            parts.move(self.path, self._job.target)
+            parts.to_disk(self._job.target.parent)
 
     def discard(self) -> None:
         """Remove what was begun; after `publish` nothing is left to remove."""
@@ -231,7 +248,7 @@ class File:
             with suppress(FFmpegError, OSError, ValueError):
                 self._out.close()
             self._out = None
-        self.path.unlink(missing_ok=True)
+        parts.remove(self.path)
 
 
 class Images:
@@ -240,26 +257,25 @@ class Images:
     def __init__(self, job: Job, _form: Form) -> None:
         self._job = job
         self._names = sequences.pattern(job.target)
-        self._folder = job.target.parent / f".{self._names.prefix}{secrets.token_hex(4)}"
+        parts.sweep(job.target.parent)
+        self.path = parts.name(job.target.parent)
         with refusals(job.target):
-            self._folder.mkdir()
-
-    @property
-    def path(self) -> Path:
-        """Where the images are until they are verified."""
-        return self._folder
+            self.path.mkdir()
 
     def write(self, frame: Frame) -> None:
         """Write a frame's image."""
         job = self._job
-        timecode = start_timecode(job)
-        if timecode and not job.clip.variable:
-            timecode = advance(timecode, frame.index - job.span.start, job.clip.rate)
+        timecode = start_timecode(job.clip, frame.index, _container(job))
+        with refusals(job.target):
+            _check_room(self.path, frame)
         name = self._names.file(number(job, frame.index)).name
-        sequences.write(self._folder / name, frame, job.clip, timecode)
+        sequences.write(self.path / name, frame, job.clip, timecode)
 
     def close(self) -> None:
-        """Nothing is pending: every image is whole when it is written."""
+        """Bring the images to the disk before one gets its name."""
+        with refusals(self._job.target):
+            for file in self.path.iterdir():
+                parts.to_disk(file)
 
     def publish(self) -> None:
         """Move the images into their places, one after the other."""
@@ -267,12 +283,20 @@ class Images:
             for file in files(self._job):
                 if file.exists() and not self._job.overwrite:
                     raise NotWritten(f"{file} appeared meanwhile; choose another name.")
-            for file in sorted(self._folder.iterdir()):
-                file.replace(self._job.target.parent / file.name)
+            for file in sorted(self.path.iterdir()):
+                parts.move(file, self._job.target.parent / file.name)
+            parts.to_disk(self._job.target.parent)
 
     def discard(self) -> None:
         """Remove what was begun; after `publish` nothing is left to remove."""
-        for file in self._folder.iterdir() if self._folder.is_dir() else ():
-            file.unlink()
-        with suppress(FileNotFoundError):
-            self._folder.rmdir()
+        parts.remove(self.path)
+
+
+def _check_room(folder: Path, frame: Frame) -> None:
+    """OpenImageIO does not say why an image was not written, and of PNG not even that."""
+    needed = sum(plane.nbytes for plane in (*frame.planes, *frame.extra)) + _HEADER
+    if shutil.disk_usage(folder).free < needed:
+        raise NotEnoughSpace(
+            f"frame {frame.index} may need {needed} bytes, and the disk of {folder.parent} has "
+            "fewer; make room and try again."
+        )

@@ -7,14 +7,18 @@ from fractions import Fraction
 
 from fresco.errors import InvalidInput
 
-_FORM = re.compile(r"(\d\d):(\d\d):(\d\d)([:;.])(\d\d)")
+#: FFmpeg writes as many digits of frames as the rate has, and reads hours of one.
+_FORM = re.compile(r"(\d\d?):(\d\d):(\d\d)([:;.,])(\d{1,5})")
+#: The largest rate that containers count: a byte in MOV, two bits of tens in SMPTE's own form.
+_LARGEST = {"mov": 255, "mp4": 255, "exr": 39, "png": 0, "tiff": 0}
 
 
 def advance(timecode: str, frames: int, rate: Fraction) -> str:
     """Return the timecode `frames` after `timecode`; past midnight it starts again at zero.
 
     rate: of the clip; 30000/1001 counts 30 frames in a second
-    A ";" or "." before the frames says that numbers are dropped (SMPTE ST 12-1).
+    A ";", "." or "," before the frames says that numbers are dropped (SMPTE ST 12-1), which only
+    multiples of 30 frames per second do; at others it is written as ":".
 
     Raises:
         InvalidInput: not a timecode.
@@ -23,11 +27,18 @@ def advance(timecode: str, frames: int, rate: Fraction) -> str:
     if not found:
         raise InvalidInput(f"{timecode!r} is no timecode; expected hh:mm:ss:ff.")
     hours, minutes, seconds, count = (int(found[group]) for group in (1, 2, 3, 5))
-    base, separator = max(1, round(rate)), found[4]
-    dropped = base // 15 if separator in ";." else 0
+    base = max(1, round(rate))
+    drops = found[4] != ":" and base % 30 == 0
+    dropped, separator = (base // 15, ";") if drops else (0, ":")
     number = ((hours * 60 + minutes) * 60 + seconds) * base + count
     number -= dropped * (hours * 60 + minutes - (hours * 60 + minutes) // 10)
     return _write(number + frames, base, dropped, separator)
+
+
+def holds(container: str, rate: Fraction) -> bool:
+    """Whether files of `container` (see `Clip.container`) hold a timecode at this rate."""
+    largest = _LARGEST.get(container)
+    return largest is None or 1 <= round(rate) <= largest
 
 
 def _write(number: int, base: int, dropped: int, separator: str) -> str:

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
-from bridge_server.media import audio, decode, profiles
-from bridge_server.media.clip import UNSPECIFIED, Clip, ColourTags
+from bridge_server.media import audio, decode, orient, profiles, transfer
+from bridge_server.media.clip import UNSPECIFIED, AudioTrack, Clip, ColourTags
 from bridge_server.media.errors import UnreadableMedia
 from bridge_server.media.layout import Family, Layout
 from bridge_server.media.probe import probe
 from bridge_server.media.profiles import Profile
-from bridge_server.media.timecode import advance
 from fresco.callbacks import CancelToken
+
+#: By how many seconds a chapter may be moved: where sound begins before the picture, Matroska's
+#: muxer moves both to zero, and not the chapters.
+_CHAPTER = Fraction(1, 20)
+#: How often chroma is halved, (x, y), as it is called.
+_CHROMA = {
+    (0, 0): "4:4:4", (1, 0): "4:2:2", (1, 1): "4:2:0", (0, 1): "4:4:0", (2, 0): "4:1:1",
+    (2, 2): "4:1:0",
+}  # fmt: skip
 
 
 class State(Enum):
@@ -84,7 +93,7 @@ def verify(
     """
     result = probe(target, clip.rate, cancel)
     work = _Comparison(clip, result, span, layout, profile)
-    rows = [*work.rows(), _decodable(result, cancel)]
+    rows = [*work.rows(), *work.sound(cancel), _decodable(result, cancel)]
     return Report(tuple(_accepted(row, accept) for row in rows))
 
 
@@ -102,7 +111,7 @@ def shallower(clip: Clip, layout: Layout, profile: Profile) -> bool:
 
 def _accepted(row: Row, accept: frozenset[str]) -> Row:
     if row.state is State.WRONG and row.name in accept:
-        return Row(row.name, row.source, row.result, State.CHANGED, "the loss was accepted")
+        return replace(row, state=State.CHANGED, why="the loss was accepted")
     return row
 
 
@@ -130,14 +139,16 @@ class _Comparison:
         if len(self.span) == self.result.count:
             yield self._rate()
             yield self._times()
+            yield self._length()
         yield _same("size", *(f"{c.width}x{c.height}" for c in (self.clip, self.result)))
         yield self._pixel_aspect()
         yield self._rotation()
         yield self._timecode()
         yield self._tags()
         yield self._depth()
+        yield self._chroma()
         yield _same("alpha", *("yes" if c.alpha else "no" for c in (self.clip, self.result)))
-        yield from self._sound()
+        yield from self._chapters()
         if self.clip.others:
             kinds = ", ".join(self.clip.others)
             yield Row("other streams", kinds, "none", State.CHANGED, "they are not carried over")
@@ -159,6 +170,16 @@ class _Comparison:
         why = f"within {float(slack) * 1000:.3g} ms" if slack and apart else ""
         return Row("times", "0", f"{float(apart) * 1000:.3g} ms off at most", state, why)
 
+    def _length(self) -> Row:
+        """How long the range lasts, with its last frame, to half a frame."""
+        own = self.clip.seconds(self.span.stop) - self.clip.seconds(self.span.start)
+        new = self.result.seconds(self.result.count) - self.result.seconds(0)
+        row = Row("length", f"{float(own):.3f} s", f"{float(new):.3f} s", State.KEPT)
+        if abs(own - new) * self.clip.rate <= Fraction(1, 2):
+            return row
+        why = "the container does not say how long the last frame is held"
+        return replace(row, state=State.CHANGED, why=why)
+
     def _coarse(self) -> bool:
         return self.result.container in ("matroska", "webm")
 
@@ -175,40 +196,58 @@ class _Comparison:
         row = _same("pixel aspect", self.clip.pixel_aspect, self.result.pixel_aspect)
         if row.state is State.WRONG and self.result.container in ("png", "tiff"):
             why = f"{self.result.container} has no place for it"
-            return Row(row.name, row.source, row.result, State.CHANGED, why)
+            return replace(row, state=State.CHANGED, why=why)
+        if row.state is State.WRONG and _near(self.result.pixel_aspect / self.clip.pixel_aspect):
+            return replace(row, state=State.CHANGED, why="the bitstream holds small numbers only")
         return row
 
     def _rotation(self) -> Row:
-        row = _same("rotation", self.clip.matrix or "none", self.result.matrix or "none")
-        if row.state is State.WRONG and self.result.files:
+        own, new = self.clip.matrix, self.result.matrix
+        row = _same("rotation", own or "none", new or "none")
+        if row.state is State.KEPT:
+            return row
+        if self.result.files:
             why = "images have no rotation: they lie as the source is stored"
-            return Row(row.name, row.source, row.result, State.CHANGED, why)
+            return replace(row, state=State.CHANGED, why=why)
+        if self._coarse() and orient.turn(own) == orient.turn(new):
+            why = "Matroska holds the turn, but no shift or scale"
+            return replace(row, state=State.CHANGED, why=why)
         return row
 
     def _timecode(self) -> Row:
-        source = self.clip.timecode
-        if source and (self.span.start == 0 or not self.clip.variable):
-            source = advance(source, self.span.start, self.clip.rate)
-        elif source:
+        clip, first, result = self.clip, self.span.start, self.result.timecode_at(0)
+        source = clip.timecode_at(first) or clip.timecode
+        row = _same("timecode", source or "none", result or "none")
+        asked = profiles.start_timecode(clip, first, self.result.container)
+        if row.state is State.KEPT or result != asked:
+            return row
+        why = f"{self.result.container} holds none such"
+        if clip.variable and first:
             why = "frames of a variable rate cannot be counted on from the start"
-            return Row("timecode", source, self.result.timecode or "none", State.CHANGED, why)
-        row = _same("timecode", source or "none", self.result.timecode or "none")
-        if row.state is State.WRONG and self.result.container in ("png", "tiff"):
-            why = f"{self.result.container} has no place for it"
-            return Row(row.name, row.source, row.result, State.CHANGED, why)
-        return row
+        return replace(row, state=State.CHANGED, why=why)
 
     def _tags(self) -> Row:
         form = profiles.form(self.clip, self.profile)
         source, result = self.clip.tags, self.result.tags
         if self.result.files:
-            return Row("colour tags", str(source), str(result), State.KEPT, "by the image format")
+            return self._image_colours(form.tags)
         if not _agree(form.tags, result, form.layout):
             return Row("colour tags", str(source), str(result), State.WRONG)
         if _agree(source, result, form.layout):
             return Row("colour tags", str(source), str(result), State.KEPT)
         why = "the samples were converted: the codec holds no other form"
         return Row("colour tags", str(source), str(result), State.CHANGED, why)
+
+    def _image_colours(self, tags: ColourTags) -> Row:
+        """Images have no tags: float is linear, whole numbers are sRGB."""
+        row = Row("colour tags", str(self.clip.tags), str(tags), State.KEPT, "by the image format")
+        way = transfer.way(self.clip.tags, self.clip.layout.floating, transfer.Hdr.TONE_MAP)
+        if way.kind == "as shown" or tags == self.clip.tags:
+            return row
+        why = "converted to BT.709's colours, as such images hold them"
+        if way.kind in ("pq", "hlg"):
+            why += ", and tone-mapped to standard range"
+        return replace(row, state=State.CHANGED, why=why)
 
     def _depth(self) -> Row:
         source, written = self.clip.layout, self.layout
@@ -220,27 +259,77 @@ class _Comparison:
             return Row("bit depth", before, after, State.CHANGED, why)
         return Row("bit depth", before, after, State.KEPT)
 
-    def _sound(self) -> Iterator[Row]:
+    def _chroma(self) -> Row:
+        """RGB has all of it; what is grey loses nothing."""
+        own, new = self.clip.layout.shift, self.layout.shift
+        row = _same("chroma", _CHROMA[own], _CHROMA[new])
+        if self.clip.layout.family is Family.GRAY or (new[0] <= own[0] and new[1] <= own[1]):
+            return replace(row, state=State.KEPT)
+        why = f"{self.profile.name} is written as editors read it"
+        return replace(row, state=State.CHANGED, why=why)
+
+    def sound(self, cancel: CancelToken | None) -> Iterator[Row]:
+        """Compare the sound, packet by packet."""
         if self.result.files:
             if self.clip.audio:
                 tracks = f"{len(self.clip.audio)} streams"
                 yield Row("sound", tracks, "none", State.CHANGED, "images have no sound")
             return
-        yield _same("sound", f"{len(self.clip.audio)} streams", f"{len(self.result.audio)} streams")
-        ours = audio.prints(self.clip, self.span).values()
-        theirs = audio.prints(self.result).values()
-        slack = self.clip.time_base + self.result.time_base + Fraction(1, 1000) * self._coarse()
-        for number, (own, new) in enumerate(zip(ours, theirs, strict=False)):
-            near = own.start is None or abs(own.start - (new.start or 0)) <= slack
-            same = own.digest == new.digest and near
-            yield Row(
-                f"sound {number}", _print(own), _print(new), State.KEPT if same else State.WRONG
+        ours, theirs = (
+            audio.prints(self.clip, self.span, cancel),
+            audio.prints(self.result, cancel=cancel),
+        )
+        heard = [track for track in self.clip.audio if ours[track.index].packets]
+        tracks = list(self.clip.audio) if self._coarse() else heard
+        yield self._streams(len(tracks))
+        for number, (own, new) in enumerate(zip(tracks, self.result.audio, strict=False)):
+            yield self._track(number, (own, ours[own.index]), (new, theirs[new.index]))
+
+    def _chapters(self) -> Iterator[Row]:
+        own, new = self.clip.chapters_in(self.span), self.result.chapters
+        if not own:
+            return
+        near = len(own) == len(new) and all(
+            one.title == other.title and abs(one.start - other.start) <= _CHAPTER
+            for one, other in zip(own, new, strict=True)
+        )
+        source, result = (", ".join(map(str, each)) or "none" for each in (own, new))
+        state, why = (State.KEPT, "") if near else (State.CHANGED, "the container holds no other")
+        yield Row("chapters", source, result, state, why)
+
+    def _streams(self, wanted: int) -> Row:
+        """MP4 and MOV hold no stream without a packet."""
+        source, result = len(self.clip.audio), len(self.result.audio)
+        row = _same("sound", f"{source} streams", f"{result} streams")
+        if row.state is State.WRONG and result == wanted:
+            return replace(
+                row, state=State.CHANGED, why="those without sound in this range are left out"
             )
+        return row
+
+    def _track(self, number: int, own: _Sound, new: _Sound) -> Row:
+        """The packets must be the same, and their places to a millisecond."""
+        name, texts = f"sound {number}", (_print(*own), _print(*new))
+        slack = self.clip.time_base + self.result.time_base + Fraction(1, 1000)
+        near = own[1].start is None or abs(own[1].start - (new[1].start or 0)) <= slack
+        if own[1].digest != new[1].digest or not near:
+            return Row(name, *texts, State.WRONG)
+        if str(own[0]) != str(new[0]):
+            return Row(name, *texts, State.CHANGED, "the container does not say it otherwise")
+        return Row(name, *texts, State.KEPT)
 
 
-def _print(of: audio.Print) -> str:
+#: A stream, and what its packets are recognised by.
+_Sound: TypeAlias = tuple[AudioTrack, audio.Print]
+
+
+def _print(track: AudioTrack, of: audio.Print) -> str:
     start = "" if of.start is None else f" from {float(of.start) * 1000:.1f} ms"
-    return f"{of.packets} packets {of.digest[:12]}{start}"
+    return f"{track}, {of.packets} packets {of.digest[:12]}{start}"
+
+
+def _near(ratio: Fraction) -> bool:
+    return abs(ratio - 1) < Fraction(1, 1000)
 
 
 def _same(name: str, source: object, result: object) -> Row:

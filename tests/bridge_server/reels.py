@@ -9,7 +9,7 @@ import av
 import cv2
 import numpy as np
 
-from tests.bridge_server.media.films import _tone
+from tests.bridge_server.media.films import tone
 
 RATE = Fraction(24000, 1001)
 
@@ -41,7 +41,7 @@ def reel(
                 out.mux(stream.encode(frame))
         out.mux(stream.encode())
         if track is not None:
-            _tone(out, track, 0, sum(lengths) / RATE)
+            tone(out, track, 0, sum(lengths) / RATE)
     return path
 
 

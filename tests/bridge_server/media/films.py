@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -20,7 +21,7 @@ Write: TypeAlias = Callable[..., Path]
 
 @dataclass(frozen=True)
 class Film:
-    """What to write. `pts` in `base`; both make a variable rate."""
+    """What to write. `pts` in `base`; both make a variable rate. `seconds`: of the sound."""
 
     codec: str = "libx264"
     pix_fmt: str = "yuv420p"
@@ -36,6 +37,11 @@ class Film:
     timecode: str | None = None
     tags: tuple[int, int, int, int] | None = None
     sound: tuple[str, ...] = ()
+    sound_rate: int = 48000
+    channels: str = "stereo"
+    seconds: Fraction | None = None
+    matrix: tuple[int, ...] | None = None
+    chapters: Sequence[tuple[int, int, str]] = ()
     field_order: int | None = None
 
 
@@ -43,9 +49,14 @@ def film(path: Path, what: Film) -> Path:
     """Write `what`, each frame another picture, and return the path."""
     with av.open(str(path), "w") as out:
         stream = _picture(out, what)
-        tracks = [out.add_stream(codec, rate=48000) for codec in what.sound]
+        tracks = [out.add_stream(codec, rate=what.sound_rate) for codec in what.sound]
         for track in tracks:
-            track.codec_context.layout = "stereo"
+            track.codec_context.layout = what.channels
+        out.set_chapters([
+            {"id": number, "start": start, "end": end, "time_base": Fraction(1, 1000),
+             "metadata": {"title": title}}
+            for number, (start, end, title) in enumerate(what.chapters)
+        ])  # fmt: skip
         for index in range(what.count):
             frame = av.VideoFrame(what.width, what.height, what.pix_fmt)
             for plane in frame.planes:
@@ -55,7 +66,7 @@ def film(path: Path, what: Film) -> Path:
             out.mux(stream.encode(frame))
         out.mux(stream.encode())
         for number, track in enumerate(tracks):
-            _tone(out, track, number, what.count / what.rate)
+            tone(out, track, number, what.seconds or what.count / what.rate)
     return path
 
 
@@ -68,6 +79,8 @@ def _picture(out: Any, what: Film) -> Any:
         context.sample_aspect_ratio = what.aspect
     if what.degrees is not None:
         stream.set_display_rotation(what.degrees)
+    if what.matrix:
+        stream.set_display_matrix(what.matrix)
     if what.timecode:
         stream.metadata["timecode"] = what.timecode
     if what.field_order is not None:
@@ -89,24 +102,82 @@ def _samples(frame: av.VideoFrame, plane: Any, index: int) -> bytes:
     return values.astype("u1" if bits == 8 else "<u2").tobytes()
 
 
-def _tone(out: Any, track: Any, number: int, seconds: Fraction) -> None:
+def tone(out: Any, track: Any, number: int, seconds: Fraction) -> None:
+    """Write a sound of its own for every track."""
     context = track.codec_context
     out.start_encoding()
     size, place = context.frame_size or 1024, 0
-    kind = context.format.name
+    kind, channels = context.format.name, context.channels
     types = {"flt": np.float32, "s16": np.int16, "s32": np.int32}
     dtype: Any = types[kind.removesuffix("p")]
     loud = 0.5 if dtype is np.float32 else np.iinfo(dtype).max // 2
-    while place < seconds * 48000:
+    while place < seconds * context.sample_rate:
         wave = np.sin(np.arange(place, place + size) * 0.05 * (number + 1)) * loud
-        wave = np.stack([wave, wave]) if kind.endswith("p") else np.repeat(wave, 2)[None]
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(wave.astype(dtype)), format=kind, layout="stereo"
+        wave = (
+            np.stack([wave] * channels) if kind.endswith("p") else np.repeat(wave, channels)[None]
         )
-        frame.sample_rate, frame.pts, frame.time_base = 48000, place, Fraction(1, 48000)
+        frame = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(wave.astype(dtype)), format=kind, layout=context.layout
+        )
+        frame.sample_rate, frame.pts = context.sample_rate, place
+        frame.time_base = Fraction(1, context.sample_rate)
         out.mux(track.encode(frame))
         place += size
     out.mux(track.encode())
+
+
+def repacked(
+    path: Path, target: Path, keep: Callable[[Any], bool] = lambda _packet: True, **options: str
+) -> Path:
+    """Write the packets of `path` that `keep` wants to `target`, as a cutter does that copies."""
+    with av.open(str(path)) as source, av.open(str(target), "w", options=options) as out:
+        streams = {
+            stream.index: out.add_stream_from_template(stream)
+            for stream in (*source.streams.video, *source.streams.audio)
+        }
+        for packet in source.demux():
+            if packet.size and keep(packet):
+                packet.stream = streams[packet.stream.index]
+                out.mux(packet)
+    return target
+
+
+def from_key(number: int) -> Callable[[Any], bool]:
+    """For `repacked`: the picture from its key frame `number` on, counted from 0."""
+    seen = -1
+
+    def keep(packet: Any) -> bool:
+        nonlocal seen
+        seen += packet.stream.type == "video" and packet.is_keyframe
+        return seen >= number
+
+    return keep
+
+
+def edited(path: Path, target: Path, *edits: tuple[int, int | None]) -> Path:
+    """Give the first track of the MP4 at `path` another edit list.
+
+    edits: (milliseconds, ticks of the track after its first frame; None: nothing is shown)
+    """
+    data = path.read_bytes()
+    old = data.index(b"elst") + 16
+    zero = int.from_bytes(data[old : old + 4], "big")
+    entries = b"".join(
+        struct.pack(">IiI", length, -1 if after is None else zero + after, 1 << 16)
+        for length, after in edits
+    )
+    body = b"elst" + bytes(4) + struct.pack(">I", len(edits)) + entries
+    box = struct.pack(">I", len(body) + 12) + b"edts" + struct.pack(">I", len(body) + 4) + body
+    movie = data.rindex(b"moov") - 4
+    track = data.index(b"trak", movie) - 4
+    begin = data.index(b"edts", track) - 4
+    end = begin + int.from_bytes(data[begin : begin + 4], "big")
+    out = bytearray(data[:begin] + box + data[end:])
+    for place in (movie, track):
+        size = int.from_bytes(out[place : place + 4], "big") + len(box) - (end - begin)
+        out[place : place + 4] = struct.pack(">I", size)
+    target.write_bytes(out)
+    return target
 
 
 #: Every codec that is read, in a container that holds it.

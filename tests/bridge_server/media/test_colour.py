@@ -150,7 +150,7 @@ def exr(planes: tuple[np.ndarray, ...], **more: Any) -> tuple[Clip, Frame]:
     layout = sequences.layout(16, len(planes) == 4, floating=True)
     return made(
         tuple(plane.astype("<f2") for plane in planes), layout=layout, container="exr",
-        tags=ColourTags(1, 8, 0, True), **more,
+        tags=ColourTags(1, 8, 0, True), associated=len(planes) == 4, **more,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from bridge_server.media.clip import Clip
 from bridge_server.media.decode import frames
 from bridge_server.media.errors import UnreadableMedia, UnsupportedMedia
 from bridge_server.media.frame import from_av, to_av
+from bridge_server.media.layout import parse
 from bridge_server.media.probe import probe
 from fresco.callbacks import CancelToken
 from fresco.errors import Cancelled, InvalidInput
@@ -131,11 +132,12 @@ def test_ffv1_without_checksums_is_read(tmp_path: Path) -> None:
     assert len(list(frames(clip))) == clip.count
 
 
-def test_a_change_of_size_half_way(tmp_path: Path, write: Write) -> None:
+def test_a_change_of_size_or_format_half_way(tmp_path: Path, write: Write) -> None:
     small = write("small.mp4", count=5)
     clip = probe(small)
-    with pytest.raises(UnsupportedMedia, match="changes"):
-        list(frames(replace(clip, width=32)))
+    for was in (replace(clip, width=32), replace(clip, layout=parse("yuv422p"))):
+        with pytest.raises(UnsupportedMedia, match="changes"):
+            list(frames(was))
 
 
 def test_a_frame_that_is_not_there(films: Films) -> None:

@@ -8,11 +8,25 @@ import numpy as np
 import pytest
 
 from bridge_server.media.clip import ColourTags
+from bridge_server.media.decode import frames
 from bridge_server.media.errors import UnreadableMedia
+from bridge_server.media.frame import Frame
 from bridge_server.media.probe import probe
+from bridge_server.media.verify import State
 from fresco.callbacks import CancelToken
 from fresco.errors import Cancelled, InvalidInput
-from tests.bridge_server.media.films import FILM_RATE, FILMS, Film, Films, Write, film
+from tests.bridge_server.media.conftest import copied, same
+from tests.bridge_server.media.films import (
+    FILM_RATE,
+    FILMS,
+    Film,
+    Films,
+    Write,
+    edited,
+    film,
+    from_key,
+    repacked,
+)
 
 
 @pytest.mark.parametrize("name", FILMS)
@@ -71,8 +85,8 @@ def test_variable_rate(write: Write, suffix: str) -> None:
 
 def test_several_tracks_of_sound(films: Films) -> None:
     tracks = probe(films("ffv1.mkv")).audio
-    assert [(track.codec, track.sample_rate, track.channels) for track in tracks] == [
-        ("flac", 48000, 2), ("aac", 48000, 2),
+    assert [(track.codec, track.sample_rate, track.layout) for track in tracks] == [
+        ("flac", 48000, "stereo"), ("aac", 48000, "stereo"),
     ]  # fmt: skip
 
 
@@ -104,6 +118,14 @@ def test_a_playlist_opens_nothing(tmp_path: Path, films: Films) -> None:
         probe(path)
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_a_picture_without_a_frame(write: Write, tmp_path: Path, suffix: str) -> None:
+    path = write(f"w.{suffix}", sound=("aac",))
+    empty = repacked(path, tmp_path / f"e.{suffix}", lambda packet: packet.stream.type == "audio")
+    with pytest.raises(UnreadableMedia, match=r"without a frame|no moving picture"):
+        probe(empty)
+
+
 def test_sound_only(tmp_path: Path) -> None:
     path = tmp_path / "sound.m4a"
     with av.open(str(path), "w", format="mp4") as out:
@@ -117,12 +139,14 @@ def test_sound_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9, 0.985])
-@pytest.mark.parametrize("suffix", ["mp4", "fast.mp4", "mkv"])
+@pytest.mark.parametrize("suffix", ["mp4", "fast.mp4", "fragments.mp4", "mkv"])
 def test_cut_off(tmp_path: Path, share: float, suffix: str) -> None:
     whole = tmp_path / "whole.mkv" if suffix == "mkv" else tmp_path / "whole.mp4"
     film(whole, Film(count=90, rate=Fraction(15), options={"g": "15", "qp": "4"}))
     if suffix == "fast.mp4":
-        whole = _index_first(whole, tmp_path / "fast.mp4")
+        whole = repacked(whole, tmp_path / "fast.mp4", movflags="faststart")
+    if suffix == "fragments.mp4":
+        whole = repacked(whole, tmp_path / suffix, movflags="frag_keyframe+empty_moov")
     data = whole.read_bytes()
     path = tmp_path / f"cut{whole.suffix}"
     path.write_bytes(data[: int(len(data) * share)])
@@ -130,15 +154,77 @@ def test_cut_off(tmp_path: Path, share: float, suffix: str) -> None:
         probe(path)
 
 
-def _index_first(path: Path, target: Path) -> Path:
-    front = {"movflags": "faststart"}
-    with av.open(str(path)) as source, av.open(str(target), "w", options=front) as out:
-        stream = out.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(video=0):
-            if packet.size:
-                packet.stream = stream
-                out.mux(packet)
-    return target
+def test_a_recording_that_was_never_finished(write: Write, tmp_path: Path) -> None:
+    """Matroska of a live stream names no size: what is there is the clip."""
+    whole = write("whole.mkv", codec="ffv1", count=20)
+    live = repacked(whole, tmp_path / "live.mkv", live="1")
+    assert probe(live).count == 20
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        [(13, 11)],  # trimmed at its head, in the midst of a group
+        [(12, 0)],  # at its tail
+        [(6, 17)],  # at both ends
+        [(10, None), (12, 0)],  # moved to later
+        [(4, 20), (5, 0)],  # put together anew
+    ],
+)
+def test_edit_lists(write: Write, tmp_path: Path, edits: list[tuple[int, int | None]]) -> None:
+    """A phone and QuickTime trim by a list of edits, and leave the frames in the file.
+
+    edits: (how many frames are shown, from which one on)
+    """
+    whole = write(
+        "whole.mp4", rate=Fraction(25), count=24, options={"g": "8", "bf": "2", "qp": "0"}
+    )
+    everything = list(frames(probe(whole)))
+    tick = int(Fraction(1, 25) / probe(whole).time_base)
+    listed = [(40 * count, None if first is None else first * tick) for count, first in edits]
+    clip = probe(edited(whole, tmp_path / "edited.mp4", *listed))
+    shown = [first + i for count, first in edits if first is not None for i in range(count)]
+    assert [same_as(frame, everything) for frame in frames(clip)] == shown
+    assert copied(clip, tmp_path / "back.mp4", 1, 4).ok
+
+
+def same_as(frame: Frame, others: list[Frame]) -> int:
+    return next(other.index for other in others if same(frame, other))
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_frames_that_a_cut_left_without_their_reference(
+    tmp_path: Path, codec: str, suffix: str
+) -> None:
+    """A copying cutter starts at a key frame, in front of which frames of the last group lie."""
+    name = codec.removeprefix("lib")
+    options = {f"{name}-params": "open-gop=1:bframes=3:keyint=8:min-keyint=8:log-level=none"}
+    whole = film(tmp_path / "whole.mkv", Film(codec, count=40, options=options))
+    clip = probe(repacked(whole, tmp_path / f"cut.{suffix}", from_key(1)))
+    everything = list(frames(probe(whole)))
+    first = same_as(next(frames(clip)), everything)
+    assert first == 8
+    assert [same_as(frame, everything) for frame in frames(clip)] == list(range(8, 40))
+    assert copied(clip, tmp_path / f"back.{suffix}").ok
+
+
+def test_codecs_that_nobody_knows(write: Write, tmp_path: Path) -> None:
+    """Phones write a second sound in codecs that FFmpeg does not know."""
+    path = write("s.mov", sound=("pcm_s16le",))
+    path.write_bytes(path.read_bytes().replace(b"sowt", b"xxxx"))
+    clip = probe(path)
+    assert (clip.audio, clip.others) == ((), ("audio of an unknown codec",))
+    assert copied(clip, tmp_path / "back.mov")["other streams"].state is State.CHANGED
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"xxxx"))
+    with pytest.raises(UnreadableMedia, match="not known"):
+        probe(path)
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".mp4", "x" * 300 + ".png", "nul\0.mp4"])
+def test_names_that_no_file_has(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UnreadableMedia, match="not there"):
+        probe(tmp_path / name)
 
 
 def test_cancelled(films: Films) -> None:

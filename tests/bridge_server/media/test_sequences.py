@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,17 @@ import pytest
 import torch
 
 from bridge_server.media import profiles, sequences
+from bridge_server.media.blend import blend
 from bridge_server.media.colour import from_rgb, to_rgb
 from bridge_server.media.decode import frames
 from bridge_server.media.encode import Writer
 from bridge_server.media.errors import NotWritten, UnreadableMedia, UnsupportedMedia
 from bridge_server.media.probe import probe
+from bridge_server.media.transfer import Hdr
 from bridge_server.media.verify import State
 from fresco.errors import InvalidInput
 from tests.bridge_server.media.conftest import copied, image, images, same
-from tests.bridge_server.media.films import Films
+from tests.bridge_server.media.films import Films, Write
 
 RATE = Fraction(24000, 1001)
 KINDS = [(".png", "uint8", 3), (".png", "uint8", 4), (".png", "uint16", 3), (".png", "uint16", 4),
@@ -80,6 +83,22 @@ def test_two_sequences_in_one_folder(tmp_path: Path) -> None:
     assert probe(tmp_path / "shot ä_####.exr", RATE).count == 3
 
 
+def test_files_that_macos_puts_beside_others_are_no_frames(tmp_path: Path) -> None:
+    images(tmp_path, ".png", "uint8", 3)
+    (tmp_path / "._shot ä_0007.png").write_bytes(b"resource fork")
+    (tmp_path / ".DS_Store").write_bytes(b"x")
+    assert probe(tmp_path, RATE).count == 3
+
+
+def test_one_frame_twice(tmp_path: Path) -> None:
+    images(tmp_path, ".png", "uint8", 3)
+    (tmp_path / "shot ä_7.png").write_bytes((tmp_path / "shot ä_0007.png").read_bytes())
+    with pytest.raises(UnreadableMedia, match="one frame"):
+        probe(tmp_path, RATE)
+    images(tmp_path, ".tif", "uint8", 3)
+    assert probe(tmp_path / "shot ä_0007.tif", RATE).count == 3
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     for name in ("none.png", "a_####.exr", "."):
         with pytest.raises(UnreadableMedia):
@@ -130,6 +149,129 @@ def test_exr_keeps_its_header_and_its_other_channels(tmp_path: Path) -> None:
     assert spec.channelnames == ("R", "G", "B", "A", "Z")
     assert np.array_equal(written[..., 3:], pixels[..., 3:])
     assert not np.array_equal(written[..., :3], pixels[..., :3])
+
+
+def windowed(path: Path, stored: tuple[int, int, int, int], pixels: np.ndarray) -> None:
+    """Write an EXR of 16 x 12, of which `stored` (x, y, width, height) is in the file."""
+    spec: Any = OpenImageIO.ImageSpec(*stored[2:], 3, "half")
+    spec.x, spec.y = stored[:2]
+    spec.full_width, spec.full_height = 16, 12
+    out: Any = OpenImageIO.ImageOutput.create(str(path))
+    assert out.open(str(path), spec)
+    assert out.write_image(pixels)
+    out.close()
+
+
+def test_exr_that_stores_only_what_is_not_empty(tmp_path: Path) -> None:
+    """Renderers do, and every frame another part: the picture is the display window."""
+    windows = [(2, 3, 6, 4), (5, 0, 11, 12), (0, 0, 16, 12)]
+    whole = np.zeros((3, 12, 16, 3), np.float16)
+    for number, (x, y, width, height) in enumerate(windows):
+        pixels = np.random.default_rng(number).random((height, width, 3)).astype(np.float16)
+        whole[number, y : y + height, x : x + width] = pixels
+        windowed(tmp_path / f"w.{number}.exr", windows[number], pixels)
+    clip = probe(tmp_path / "w.#.exr", RATE)
+    assert (clip.width, clip.height) == (16, 12)
+    shown = [np.stack(frame.planes, axis=-1) for frame in frames(clip)]
+    assert np.array_equal(shown, whole)
+    assert copied(clip, tmp_path / "back.#.exr").ok
+    back = probe(tmp_path / "back.#.exr", RATE)
+    assert all(same(a, b) for a, b in zip(frames(clip), frames(back), strict=True))
+
+
+def test_exr_with_overscan_keeps_all_of_it(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).random((16, 20, 3)).astype(np.float16)
+    windowed(tmp_path / "o.1.exr", (-2, -2, 20, 16), pixels)
+    clip = probe(tmp_path / "o.1.exr", RATE)
+    assert (clip.width, clip.height) == (20, 16)
+    assert copied(clip, tmp_path / "back.#.exr").ok
+    spec = sequences._header(tmp_path / "back.1.exr")
+    assert (spec.x, spec.y, spec.full_width, spec.full_height) == (-2, -2, 16, 12)
+
+
+@pytest.mark.parametrize(
+    ("channels", "layout", "order"),
+    [
+        (("B", "G", "R", "diffuse.A", "diffuse.R"), "rgb-half", (2, 1, 0)),
+        (("main.R", "main.G", "main.B", "main.A", "Z"), "rgba-half", (0, 1, 2, 3)),
+        (("N.X", "N.Y", "N.Z", "Y"), "gray-half", (3,)),
+        (("N.X", "N.Y", "N.Z"), None, ()),
+    ],
+)
+def test_the_picture_is_one_layer(
+    tmp_path: Path, channels: tuple[str, ...], layout: str | None, order: tuple[int, ...]
+) -> None:
+    pixels = np.random.default_rng(0).random((4, 5, len(channels))).astype(np.float16)
+    image(tmp_path / "l.1.exr", pixels, "half", channelnames=channels)
+    if layout is None:
+        with pytest.raises(UnsupportedMedia, match="no R, G, B"):
+            probe(tmp_path / "l.1.exr", RATE)
+        return
+    clip = probe(tmp_path / "l.1.exr", RATE)
+    assert clip.layout.name == layout
+    shown = next(frames(clip)).planes
+    assert all(np.array_equal(a, pixels[..., b]) for a, b in zip(shown, order, strict=True))
+
+
+def test_holes_of_a_renderer_do_not_reach_the_model(tmp_path: Path) -> None:
+    pixels = np.full((4, 4, 3), 0.5, np.float16)
+    pixels[0, 0], pixels[1, 1], pixels[2, 2, 0] = np.nan, np.inf, -np.inf
+    image(tmp_path / "n.1.exr", pixels, "half")
+    clip = probe(tmp_path / "n.1.exr", RATE)
+    frame = next(frames(clip))
+    shown = to_rgb(frame, clip).rgb
+    assert torch.isfinite(shown).all()
+    painted = from_rgb(shown, frame, clip)
+    assert all(np.isfinite(plane).all() for plane in painted.planes)
+    kept = blend(frame, painted, torch.zeros(4, 4), clip)
+    assert np.array_equal(np.stack(kept.planes, axis=-1), pixels, equal_nan=True)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16"])
+def test_tiff_with_colours_multiplied_by_alpha(tmp_path: Path, kind: str) -> None:
+    half = {"uint8": 128, "uint16": 32896}[kind]
+    pixels = np.full((4, 4, 4), half // 2, kind)
+    pixels[..., 3] = half
+    image(tmp_path / "t.1.tif", pixels, kind, **{"oiio:UnassociatedAlpha": 0})
+    clip = probe(tmp_path / "t.1.tif", RATE)
+    frame = next(frames(clip))
+    assert clip.associated
+    shown = to_rgb(frame, clip)
+    assert abs(float(shown.rgb.mean()) - 0.5) < 1e-4
+    assert same(from_rgb(shown.rgb, frame, clip), frame)
+    assert copied(clip, tmp_path / "back.#.tif").ok
+    back = probe(tmp_path / "back.#.tif", RATE)
+    assert back.associated
+    assert same(next(frames(back)), frame)
+    assert copied(clip, tmp_path / "png.#.png", profile="png").ok
+    straight = probe(tmp_path / "png.#.png", RATE)
+    assert not straight.associated
+    assert abs(float(to_rgb(next(frames(straight)), straight).rgb.mean()) - 0.5) < 3e-3
+
+
+@pytest.mark.parametrize("tags", [(9, 16, 9, 1), (9, 18, 9, 1), (9, 14, 9, 1)])
+@pytest.mark.parametrize("profile", ["png", "tiff", "exr"])
+def test_images_of_wide_and_hdr_clips_show_what_they_show(
+    write: Write, tmp_path: Path, tags: tuple[int, ...], profile: str
+) -> None:
+    """Images have no tags: without conversion BT.2020's and PQ's codes would be taken for sRGB."""
+    clip = probe(write("h.mkv", codec="ffv1", pix_fmt="yuv444p10le", count=2, tags=tags))
+    report = copied(clip, tmp_path / f"i.#.{profile}", profile=profile)
+    assert report["colour tags"].state is State.CHANGED
+    assert ("tone-mapped" in report["colour tags"].why) == (tags[1] in (16, 18))
+    back = probe(tmp_path / f"i.#.{profile}", clip.rate)
+    for ours, theirs in zip(frames(clip), frames(back), strict=True):
+        shown = to_rgb(ours, clip, Hdr.TONE_MAP).rgb
+        assert (shown - to_rgb(theirs, back).rgb).abs().max() < 2e-3
+
+
+def test_a_timecode_that_exr_cannot_count_is_none(write: Write, tmp_path: Path) -> None:
+    """Two bits of tens: frame 45 would be read as frame 5 with numbers dropped."""
+    path = write("t.mkv", codec="ffv1", rate=Fraction(50), count=3)
+    clip = replace(probe(path), timecode="00:00:00:44")
+    report = copied(clip, tmp_path / "e.####.exr", profile="exr")
+    assert report["timecode"].state is State.CHANGED
+    assert probe(tmp_path / "e.####.exr").timecode is None
 
 
 @pytest.mark.parametrize(("points", "primaries"), [
