@@ -613,3 +613,13 @@ def test_real_clips(clip: Callable[[str], Path], tmp_path: Path, name: str) -> N
     report = copied(source, tmp_path / name, 100, 130)
     assert {row.state for row in report.rows} == {State.KEPT}
     assert probe(tmp_path / name).count == 30
+
+
+def test_the_same_frames_make_the_same_bytes_in_matroska(films: Films, tmp_path: Path) -> None:
+    """Its segments have a number, which FFmpeg draws at random."""
+    source = probe(films("h264.mp4"))
+    made: set[bytes] = set()
+    for _ in range(3):
+        copied(source, tmp_path / "a.mkv", profile="ffv1", overwrite=True)
+        made.add((tmp_path / "a.mkv").read_bytes())
+    assert len(made) == 1
