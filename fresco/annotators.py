@@ -16,10 +16,10 @@ from typing import Any, BinaryIO, TypeVar
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fresco import weights
 from fresco.errors import InvalidInput, MissingWeights
 
 _Network = TypeVar("_Network", bound=nn.Module)
@@ -156,7 +156,7 @@ def read(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     if not path.is_file():
         raise MissingWeights(f"there are no weights at {path}.")
     if path.suffix == _SAFE and sha256 is None:
-        return _read_safe(path)
+        return weights.tensors(path)
     if sha256 is None:
         raise InvalidInput(
             f"{path} is a pickle, which can hold more than weights; give the sha256 that was "
@@ -165,7 +165,7 @@ def read(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     with path.open("rb") as file:
         _check_hash(file, path, sha256)
         if path.suffix == _SAFE:
-            return _read_safe(path)
+            return weights.tensors(path)
         # From the file that was checked, still open: nobody can put another in its place.
         return _read_pickle(file, path)
 
@@ -185,13 +185,6 @@ def convert(source: Path, target: Path, sha256: str) -> None:
     part = target.with_name(target.name + ".part")
     save_file(state, part)
     os.replace(part, target)
-
-
-def _read_safe(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise InvalidInput(f"{path} is no {_SAFE} file ({error}); fetch it again.") from error
 
 
 def _read_pickle(file: BinaryIO, path: Path) -> dict[str, Tensor]:

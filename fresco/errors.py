@@ -29,3 +29,21 @@ class Cancelled(FrescoError):
 
 class OutOfMemory(FrescoError, MemoryError):
     """The work does not fit, with everything made as small as it goes."""
+
+
+#: How the devices' libraries say it.
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "status_alloc_failed",
+    "bad_alloc",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` was raised for want of memory, on whichever device."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in _OUT_OF_MEMORY)

@@ -11,20 +11,12 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from fresco.errors import OutOfMemory
+from fresco.errors import OutOfMemory, is_out_of_memory
 from fresco.losses import GRAM_BLOCK
 
 _T = TypeVar("_T")
 _SMALLEST_GRAM_BLOCK = 2**14
 _FIRST_TILE, _SMALLEST_TILE = 512, 128
-#: How the devices' libraries say it.
-_OUT_OF_MEMORY = (
-    "out of memory",
-    "not enough memory",
-    "can't allocate memory",
-    "status_alloc_failed",
-    "bad_alloc",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +97,6 @@ class Budget:
             self.shrunk.append(f"{what} ran out of memory; went on with {limits}")
             self.limits = limits
             free_caches()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch raised `error` for want of memory, on whichever device."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(words in text for words in _OUT_OF_MEMORY)
 
 
 def free_caches() -> None:

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from fresco.batches import plan
 from fresco.correspondence import Correspondence
-from fresco.errors import FrescoError, InvalidInput, OutOfMemory
+from fresco.errors import FrescoError, InvalidInput, OutOfMemory, is_out_of_memory
 from fresco.frames import Frames
-from fresco.memory import is_out_of_memory
 from fresco.models import Model
 from fresco.noise import Noise
 from fresco.prompts import Text, alike

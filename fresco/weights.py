@@ -22,8 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fresco.errors import FrescoError, InvalidInput, MissingWeights
-from fresco.memory import is_out_of_memory
+from fresco.errors import FrescoError, InvalidInput, MissingWeights, is_out_of_memory
 from fresco.quiet import quietly
 
 SAFE = ".safetensors"
@@ -142,7 +141,7 @@ def tensors(file: Path) -> dict[str, Tensor]:
 def damaged(file: Path, error: Exception) -> InvalidInput:
     """The error for a file that cannot be read."""
     return InvalidInput(
-        f"{file} cannot be read ({error}); it is damaged or incomplete: load it anew."
+        f"{file} cannot be read ({error}); it is damaged or incomplete: fetch it again."
     )
 
 

@@ -186,7 +186,7 @@ def test_another_hash_is_refused_before_the_file_is_opened(
     path = tmp_path / name
     path.write_bytes(b"whatever")
     monkeypatch.setattr(torch, "load", lambda *_: pytest.fail("it was opened"))
-    monkeypatch.setattr("fresco.annotators.load_file", lambda *_: pytest.fail("it was opened"))
+    monkeypatch.setattr("fresco.weights.load_file", lambda *_: pytest.fail("it was opened"))
     with pytest.raises(InvalidInput, match="is another file or a broken one and was not opened"):
         load(small_hed(), path, "0" * 64)
 
