@@ -52,14 +52,20 @@ def frame_of(timecode: str, rate: Fraction) -> int:
     Raises:
         ValueError: it is no timecode, or one that is left out.
     """
+    frame = _counted(timecode, rate)
+    if timecode_of(frame, rate, timecode[8]) != timecode:
+        raise ValueError(f"{timecode!r} is no frame at {float(rate):.6g} frames per second")
+    return frame
+
+
+def _counted(timecode: str, rate: Fraction) -> int:
+    """As `frame_of`; a number that the rate does not have counts on from those that it has."""
     found = _TIMECODE.fullmatch(timecode)
     if not found:
         raise ValueError(f"{timecode!r} is no timecode; expected hh:mm:ss:ff")
     hours, minutes, seconds, count = (int(found[group]) for group in (1, 2, 3, 5))
     dropped = drops(rate) if found[4] in ";." else 0
     minute = hours * 60 + minutes
-    if count >= nominal(rate) or (minute % 10 and not seconds and count < dropped):
-        raise ValueError(f"{timecode!r} is no frame at {float(rate):.6g} frames per second")
     return (minute * 60 + seconds) * nominal(rate) + count - dropped * (minute - minute // 10)
 
 
@@ -81,11 +87,12 @@ def timecode_of(frame: int, rate: Fraction, separator: str = ":") -> str:
 def later(timecode: str, frames: int, rate: Fraction) -> str:
     """Return the timecode `frames` after `timecode`, written alike.
 
+    Lenient where `frame_of` is not: files hold timecodes that their rate does not have.
+
     Raises:
-        ValueError: see `frame_of`.
+        ValueError: it is no timecode.
     """
-    separator = timecode[8:9]
-    return timecode_of(frame_of(timecode, rate) + frames, rate, separator)
+    return timecode_of(_counted(timecode, rate) + frames, rate, timecode[8])
 
 
 def source_frame(frame: int, host: Fraction, source: Fraction, nearest: bool = False) -> int:

@@ -131,6 +131,11 @@ def test_later_is_added_frames(start: int, more: int, rate: Fraction, separator:
     assert timing.later(begin, more, rate) == timecode_of(start + more, rate, separator)
 
 
+def test_files_with_timecodes_that_their_rate_does_not_have() -> None:
+    assert timing.later("00:00:00:29", 1, Fraction(25)) == "00:00:01:05"
+    assert timing.later("00:01:00;00", 0, N2997) == "00:00:59;28"
+
+
 @given(FRAMES, RATES, RATES)
 def test_frames_to_a_source_and_back(frame: int, host: Fraction, source: Fraction) -> None:
     seen = timing.source_frame(frame, host, source)
