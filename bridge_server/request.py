@@ -496,7 +496,7 @@ def _plain(value: Any) -> Any:
 
 
 def _is_number(text: str) -> bool:
-    return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", text) is not None
+    return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?", text) is not None
 
 
 _NAMES = {"str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false"}
