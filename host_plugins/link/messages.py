@@ -33,7 +33,7 @@ TRANSITIONS: Mapping[str, frozenset[str]] = {
     "paused": frozenset({"queued", "cancelled"}),
     "waiting": frozenset({"queued", "cancelled"}),
     "done": frozenset(),
-    "failed": frozenset({"queued", "cancelled"}),
+    "failed": frozenset({"queued"}),
     "cancelled": frozenset({"queued"}),
 }
 #: Kinds of events that are told once, and not kept.

@@ -134,22 +134,23 @@ def decode(
 
 def write_call(call: Call, limits: Limits = LIMITS) -> list[Buffer]:
     """Write a request. Raises BridgeError: see `encode`."""
+    # First in the header, for who reads it in hex; and last, so that no field can replace it.
     envelope = {"v": MAJOR, "id": call.id, "op": call.op, "session": call.session}
     token = {"token": call.token} if call.token else {}
-    return encode({**call.fields, **envelope, **token}, call.payloads, limits)
+    return encode({**envelope, **call.fields, **envelope, **token}, call.payloads, limits)
 
 
 def write_answer(answer: Answer, limits: Limits = LIMITS) -> list[Buffer]:
     """Write a reply. Raises BridgeError: see `encode`."""
     told = answer.fields if answer.error is None else answer.error.table()
     envelope = {"v": MAJOR, "id": answer.id, "session": answer.session, "ok": answer.error is None}
-    return encode({**told, **envelope}, answer.payloads, limits)
+    return encode({**envelope, **told, **envelope}, answer.payloads, limits)
 
 
 def write_notice(notice: Notice, limits: Limits = LIMITS) -> list[Buffer]:
     """Write an event. Raises BridgeError: see `encode`."""
     envelope = {"v": MAJOR, "event": notice.event, "session": notice.session}
-    return encode({**notice.fields, **envelope}, notice.payloads, limits)
+    return encode({**envelope, **notice.fields, **envelope}, notice.payloads, limits)
 
 
 def read_call(frames: Sequence[Buffer], limits: Limits = LIMITS) -> Call:
