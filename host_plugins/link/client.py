@@ -205,11 +205,16 @@ class Client:
         socket.maxmsgsize = wire.LIMITS.payload
         socket.reconnect_ivl, socket.reconnect_ivl_max = 50, 1000
         socket.heartbeat_ivl, socket.heartbeat_timeout = 5000, 15000
-        if endpoint.server_key:
-            socket.curve_serverkey = endpoint.server_key.encode()
-            socket.curve_publickey = endpoint.public_key.encode()
-            socket.curve_secretkey = endpoint.secret_key.encode()
-        socket.connect(endpoint.address)
+        try:
+            if endpoint.server_key:
+                socket.curve_serverkey = endpoint.server_key.encode()
+                socket.curve_publickey = endpoint.public_key.encode()
+                socket.curve_secretkey = endpoint.secret_key.encode()
+            socket.connect(endpoint.address)
+        except zmq.ZMQError as error:  # no address, or no keys
+            socket.close()
+            what = f"{endpoint.address} cannot be connected to: {error}"
+            raise BridgeError(Code.UNAVAILABLE, what, "start the server again") from error
         self._socket, self._endpoint = socket, endpoint
 
     def _disconnect(self) -> None:
@@ -280,18 +285,21 @@ class Client:
     # ------------------------------------------------------------------------- what comes in
 
     def _on_message(self, frames: list[bytes]) -> None:
+        event: Event | None = None
         try:
             message = wire.read_answer(frames)
+            if isinstance(message, Notice):
+                fields = {**message.fields, "event": message.event}
+                event = Event.from_table(fields, message.payloads)
         except BridgeError:  # what it was is asked for again
             return
         reborn = self._server not in ("", message.session)
         self._server = message.session
         if reborn:  # another process, which knows nothing of a subscription
             self._resubscribe()
-        if isinstance(message, Notice):
-            fields = {**message.fields, "event": message.event}
-            self._on_event(Event.from_table(fields, message.payloads))
-        elif pending := self._pending.pop(message.id, None):
+        if event is not None:
+            self._on_event(event)
+        elif isinstance(message, Answer) and (pending := self._pending.pop(message.id, None)):
             pending.then(message)
 
     def _on_event(self, event: Event) -> None:
@@ -352,6 +360,11 @@ class Client:
             self._resubscribe()
 
     def _post_quietly(self, op: str, fields: Mapping[str, Any], then: Then, timeout: float) -> None:
-        """Ask for the client's own sake; if nobody is there now, the next pulse tries again."""
-        with suppress(BridgeError, OSError):
-            self.post(op, fields, (), then, timeout)
+        """Ask for the client's own sake; what fails is tried again at the next pulse."""
+
+        def quietly(answer: Answer) -> None:
+            with suppress(BridgeError):
+                then(answer)
+
+        with suppress(BridgeError):
+            self.post(op, fields, (), quietly, timeout)

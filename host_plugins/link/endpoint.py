@@ -162,11 +162,16 @@ def _alive_on_windows(pid: int, api: Any = None) -> bool:
 
 
 def _read_private(file: Path, platform: str) -> bytes:
-    handle = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-    with os.fdopen(handle, "rb") as data:
-        if platform != "win32":
-            _check_private(os.fstat(data.fileno()), file, stat.S_ISREG)
-        return data.read(_LARGEST)
+    try:
+        handle = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        with os.fdopen(handle, "rb") as data:
+            if platform != "win32":
+                _check_private(os.fstat(data.fileno()), file, stat.S_ISREG)
+            return data.read(_LARGEST)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:  # also of a symbolic link
+        raise BridgeError(Code.UNAUTHORISED, f"{file} cannot be trusted: {error}") from error
 
 
 def _check_private(found: os.stat_result, path: Path, is_kind: Any) -> None:

@@ -326,6 +326,21 @@ def test_no_pulse_without_a_subscription(server: Server, client: Client) -> None
     assert len(server.calls) == asked
 
 
+def test_nonsense_about_events_does_no_harm(
+    journal: Journal, server: Server, client: Client
+) -> None:
+    client.subscribe()
+    server.tell("note", job="a", seq="one")
+    server.tell("note", job=["a"], seq=1)
+    server.answers["events.replay"] = lambda _: {"newest": "many", "events": 3}
+    journal.happen("a", lost=True)
+    journal.happen("b")
+    assert client.poll(0.3) == []
+    server.answers["events.replay"] = journal.replay
+    journal.happen("c")
+    assert texts(client, 3) == ["a", "b", "c"]
+
+
 def test_events_of_the_server_itself(journal: Journal, server: Server, client: Client) -> None:
     client.subscribe()
     server.tell("server", transient=True, data={"state": "stopping"})
@@ -361,6 +376,16 @@ def test_curve() -> None:
         assert caught.value.code is Code.UNAUTHORISED
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [Endpoint("nonsense", 1), Endpoint("tcp://127.0.0.1:1", 1, "no key", "no key", "no key")],
+)
+def test_an_endpoint_that_is_none(endpoint: Endpoint) -> None:
+    with Client(lambda: endpoint) as client, pytest.raises(BridgeError) as caught:
+        client.request("ping")
+    assert caught.value.code is Code.UNAVAILABLE
 
 
 def test_every_socket_and_context_is_closed(server: Server) -> None:

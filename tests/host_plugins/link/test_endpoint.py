@@ -81,8 +81,12 @@ def test_a_link_is_not_followed(folder: Path, tmp_path: Path) -> None:
     endpoint.write(HERE, tmp_path / "other")
     folder.mkdir(mode=0o700)
     (folder / endpoint.NAME).symlink_to(tmp_path / "other" / endpoint.NAME)
-    with pytest.raises((BridgeError, OSError)):
-        endpoint.read([folder])
+    assert code(folder) is Code.UNAUTHORISED
+
+
+def test_what_is_no_file_is_refused(folder: Path) -> None:
+    (folder / endpoint.NAME).mkdir(parents=True)
+    assert code(folder) is Code.UNAUTHORISED
 
 
 @posix
