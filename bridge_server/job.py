@@ -253,6 +253,7 @@ class _Model:
             guidance_scale=_first(request.guidance, guidance, _METHOD.guidance_scale),
             temporal_until=_first(best.temporal_until, _METHOD.temporal_until),
         )
+        self.settings = replace(self.settings, **request.method.said())
         self.strength = _first(request.strength, best.strength, _STRENGTH)
         self.short: int = best.size or _SIZES[self.family]
         self.title = f"{request.model} (draft)" if self._is_draft() else request.model

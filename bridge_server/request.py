@@ -6,9 +6,10 @@ looked up here; names of models stay names, and what is left open is decided by 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from fresco.errors import InvalidInput
+from host_plugins.link import timing
 
 _T = TypeVar("_T")
 
@@ -36,6 +38,9 @@ class LoraChoice:
 
     name: str
     weight: float = 1.0
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.weight}"
 
     @classmethod
     def parse(cls, text: str) -> LoraChoice:
@@ -57,6 +62,11 @@ class ControlChoice:
     scale: float = 1.0
     model: str = ""
     maps: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.kind}:{self.scale}"
+        maps = f"={self.maps}" if self.maps else ""
+        return f"{text}:{self.model}{maps}" if self.model or self.maps else text
 
     @classmethod
     def parse(cls, text: str) -> ControlChoice:
@@ -83,6 +93,9 @@ class PictureChoice:
     name: str
     pictures: tuple[str, ...]
     scale: float = 0.6
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.scale}={','.join(self.pictures)}"
 
     @classmethod
     def parse(cls, text: str) -> PictureChoice:
@@ -115,6 +128,9 @@ class Change:
     what: str
     value: str
 
+    def __str__(self) -> str:
+        return f"{self.what}@{self.frame}={self.value}"
+
     @classmethod
     def parse(cls, text: str) -> Change:
         """Read "prompt@48=a rainy street".
@@ -144,6 +160,14 @@ class Keyframes:
     frames: tuple[int, ...] = ()
     shortest: int = 10
     longest: int = 30
+
+    def __str__(self) -> str:
+        if self.every:
+            return f"every:{self.every}"
+        if self.frames:
+            return ",".join(map(str, self.frames))
+        usual = self == Keyframes()
+        return "auto" if usual else f"auto:{self.shortest}-{self.longest}"
 
     @classmethod
     def parse(cls, text: str) -> Keyframes:
@@ -194,24 +218,65 @@ def parse_rate(text: str) -> Fraction | None:
     """
     if not text:
         return None
-    if text in _NTSC:
-        return _NTSC[text]
     try:
-        rate = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        rate = Fraction(0)
-    if rate <= 0:
-        raise InvalidInput(
-            f"rate {text!r} is no number of frames per second; write 24 or 24000/1001."
-        )
-    return rate
+        return timing.parse_rate(text)
+    except ValueError as error:
+        raise InvalidInput(f"rate: {error}; write 24 or 24000/1001.") from error
 
 
-_NTSC = {
-    "23.976": Fraction(24000, 1001),
-    "23.98": Fraction(24000, 1001),
-    "29.97": Fraction(30000, 1001),
-    "59.94": Fraction(60000, 1001),
+@dataclass(frozen=True, slots=True)
+class Method:
+    """Parts of FRESCO that are wanted otherwise: see `fresco.schedule.Settings`. None: as usual.
+
+    Raises:
+        InvalidInput: a value that cannot be; names it.
+    """
+
+    spatial: bool | None = None
+    cross_frame: bool | None = None
+    temporal: bool | None = None
+    spatial_steps: int | None = None
+    temporal_until: float | None = None
+    temporal_loss: bool | None = None
+    spatial_weight: float | None = None
+    iterations: int | None = None
+    lr: float | None = None
+    adain_epsilon: float | None = None
+    optimise_until: float | None = None
+    smooth_at: tuple[float, ...] | None = None
+    repeat_start_noise: bool | None = None
+    repeat_step_noise: bool | None = None
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value, kind = getattr(self, each.name), str(each.type).removesuffix(" | None")
+            if value is not None and not _can_be(each.name, kind, value):
+                low, high = _RANGES.get(each.name, _FROM_ZERO)
+                wanted = "true or false" if kind == "bool" else f"{low} to {high}"
+                raise InvalidInput(f"{each.name}: {value!r} cannot be; use {wanted}.")
+
+    def said(self) -> dict[str, Any]:
+        """What is wanted otherwise, by the names of the method's settings."""
+        every = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in every.items() if value is not None}
+
+
+def _can_be(name: str, kind: str, value: Any) -> bool:
+    """Whether `value` is of the type written so, and in the range of the field."""
+    if kind.startswith("tuple"):
+        return isinstance(value, tuple) and all(_can_be(name, "float", one) for one in value)
+    low, high = _RANGES.get(name, _FROM_ZERO)
+    return _is_a(kind, value) and (kind == "bool" or low <= value <= high)
+
+
+_FROM_ZERO = (0, math.inf)
+_RANGES = {
+    "temporal_until": (0, 1),
+    "iterations": (0, 1000),
+    "lr": (1e-6, 100),
+    "adain_epsilon": (1e-9, 100),
+    "optimise_until": (0, 1),
+    "smooth_at": (0, 1),
 }
 
 
@@ -227,6 +292,7 @@ class Request:
     size: the short side that is worked at, pixels
     mask: where the effect is (white); feather: of its edge, pixels
     subject: what is not background (white)
+    method: parts of FRESCO that are wanted otherwise
     hdr: what becomes of PQ and HLG: "refuse" or "tone-map"
     accept: what the written file may lose: "alpha", "bit depth", "pixel aspect"
     until: one of `GATES`
@@ -265,6 +331,7 @@ class Request:
     feather: float = 0.0
     subject: str = ""
     changes: tuple[Change, ...] = ()
+    method: Method = field(default_factory=Method)
     propagation: str = "auto"
     preserve_colour: bool = False
     codec: str = ""
@@ -339,9 +406,7 @@ _PARTS: dict[str, Any] = {
 _TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "int": (int,),
-    "int | None": (int,),
     "float": (int, float),
-    "float | None": (int, float),
     "bool": (bool,),
 }
 
@@ -389,10 +454,18 @@ def _value(name: str, kind: str, given: Any, source: str) -> Any:
         return tuple(_part(_PARTS[name], item, f"{source}, {name}") for item in _list(given, name))
     if kind.startswith("tuple"):
         return tuple(str(item) for item in _list(given, name))
-    wanted = _TYPES[kind]
-    if not isinstance(given, wanted) or (isinstance(given, bool) and bool not in wanted):
-        raise InvalidInput(f"{source}, {name}: {given!r} should be {_NAMES[wanted[-1]]}.")
+    if kind == "Method":
+        return _part(Method, given, f"{source}, {name}")
+    kind = kind.removesuffix(" | None")
+    if not _is_a(kind, given):
+        raise InvalidInput(f"{source}, {name}: {given!r} should be {_NAMES[kind]}.")
     return given
+
+
+def _is_a(kind: str, given: Any) -> bool:
+    """Whether a value is of the type that is written so."""
+    wanted = _TYPES[kind]
+    return isinstance(given, wanted) and (bool in wanted or not isinstance(given, bool))
 
 
 def _part(kind: Callable[..., _T], given: Any, where: str) -> _T:
@@ -417,11 +490,13 @@ def _list(given: Any, name: str) -> Sequence[Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
-    return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+    if hasattr(value, "__dataclass_fields__"):
+        return {key: _plain(one) for key, one in asdict(value).items() if one is not None}
+    return value
 
 
 def _is_number(text: str) -> bool:
-    return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", text) is not None
+    return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?", text) is not None
 
 
-_NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+_NAMES = {"str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false"}

@@ -1,4 +1,4 @@
-"""Timecodes: which frame they name, and which one is so many frames later."""
+"""Timecodes: which one is so many frames later."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import re
 from fractions import Fraction
 
 from fresco.errors import InvalidInput
+from host_plugins.link import timing
 
 #: FFmpeg writes as many digits of frames as the rate has, and reads hours of one.
-_FORM = re.compile(r"(\d\d?):(\d\d):(\d\d)([:;.,])(\d{1,5})")
+_FORM = re.compile(r"(\d\d?)(:\d\d:\d\d)([:;.,])(\d{1,5})")
 #: The largest rate that containers count: a byte in MOV, two bits of tens in SMPTE's own form.
 _LARGEST = {"mov": 255, "mp4": 255, "exr": 39, "png": 0, "tiff": 0}
 
@@ -26,27 +27,15 @@ def advance(timecode: str, frames: int, rate: Fraction) -> str:
     found = _FORM.fullmatch(timecode)
     if not found:
         raise InvalidInput(f"{timecode!r} is no timecode; expected hh:mm:ss:ff.")
-    hours, minutes, seconds, count = (int(found[group]) for group in (1, 2, 3, 5))
-    base = max(1, round(rate))
-    drops = found[4] != ":" and base % 30 == 0
-    dropped, separator = (base // 15, ";") if drops else (0, ":")
-    number = ((hours * 60 + minutes) * 60 + seconds) * base + count
-    number -= dropped * (hours * 60 + minutes - (hours * 60 + minutes) // 10)
-    return _write(number + frames, base, dropped, separator)
+    separator = ";" if found[3] != ":" and timing.drops(rate) else ":"
+    try:
+        plain = f"{found[1]:0>2}{found[2]}{separator}{found[4]:0>2}"
+        return timing.later(plain, frames, rate)
+    except ValueError as error:
+        raise InvalidInput(f"{error}.") from error
 
 
 def holds(container: str, rate: Fraction) -> bool:
     """Whether files of `container` (see `Clip.container`) hold a timecode at this rate."""
     largest = _LARGEST.get(container)
     return largest is None or 1 <= round(rate) <= largest
-
-
-def _write(number: int, base: int, dropped: int, separator: str) -> str:
-    ten_minutes = 600 * base - 9 * dropped
-    tens, rest = divmod(number % (144 * ten_minutes), ten_minutes)
-    if rest >= 60 * base:
-        rest += dropped * (1 + (rest - 60 * base) // (60 * base - dropped))
-    number = tens * 600 * base + rest
-    seconds, count = divmod(number, base)
-    minutes, second = divmod(seconds, 60)
-    return f"{minutes // 60:02}:{minutes % 60:02}:{second:02}{separator}{count:02}"

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from bridge_server import config, library
 from bridge_server.catalogue import Entry, Role
-from bridge_server.cli import _Bar, app
+from bridge_server.cli import _STOPPED, _Bar, app
 from bridge_server.downloads import Progress
 from fresco.errors import MissingWeights
 from tests.bridge_server.conftest import REPOSITORY, WEIGHTS
@@ -87,7 +87,7 @@ def test_list_has_a_line_per_model_and_can_be_narrowed() -> None:
     assert "2.1 GB" in row
     narrowed = json.loads(run("list", "--role", "controlnet", "--json").stdout)
     assert {entry["role"] for entry in narrowed} == {"controlnet"}
-    assert len(narrowed) == 7
+    assert len(narrowed) == 8
 
 
 def test_show_in_words() -> None:
@@ -226,7 +226,7 @@ def test_control_c_keeps_what_arrived(hub: HubServer, named: str, weights: bytes
     finally:
         process.kill()
     assert process.returncode == 130
-    assert errors.splitlines()[-1] == "fresco-bridge: stopped; what arrived so far is kept."
+    assert errors.splitlines()[-1] == _STOPPED
     part = next(config.load().folder.rglob("*.part"))
     assert 150_000 < part.stat().st_size < len(weights)
 

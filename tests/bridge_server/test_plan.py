@@ -13,7 +13,7 @@ import pytest
 from bridge_server import environment, plan
 from bridge_server.job import Job, settle
 from bridge_server.plan import Painting, Plan, Record
-from bridge_server.request import Change, Request
+from bridge_server.request import Change, Method, Request
 from fresco.errors import InvalidInput
 from fresco.memory import Limits
 from tests.bridge_server.reels import reel
@@ -60,6 +60,12 @@ def test_a_later_shot_sees_only_the_first_keyframe_of_the_first(clip: Path) -> N
     assert own.translations[1].style == Record(0, own.translations[0].key)
     alone = planned(job(clip, shared_style=False))
     assert alone.translations[1].style is None
+
+
+def test_another_method_is_another_translation(clip: Path) -> None:
+    usual, other = job(clip), job(clip, method=Method(spatial=False, temporal_until=0.5))
+    assert other.settings == replace(usual.settings, spatial=False, temporal_until=0.5)
+    assert not of(planned(usual))["translate"] & of(planned(other))["translate"]
 
 
 def test_batches_are_a_chain(clip: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from bridge_server.request import (
     ControlChoice,
     Keyframes,
     LoraChoice,
+    Method,
     PictureChoice,
     Request,
     from_table,
 )
 from fresco.errors import InvalidInput
+from fresco.schedule import Settings
 
 FULL = Request(
     clip="a clip.mov",
@@ -39,18 +42,24 @@ FULL = Request(
     strength=0.6,
     seed=7,
     keyframes="every:12",
+    cuts="96,140",
+    shared_style=False,
     batch=6,
     start=10,
     stop=200,
     handles=12,
+    rate="30000/1001",
     size=512,
     mask="mask.mp4",
     feather=3.5,
     subject="subject.png",
     changes=(Change(48, "prompt", "rain = heavy"), Change(60, "seed", "9")),
+    method=Method(spatial=False, temporal_until=0.5, iterations=10, smooth_at=(0.5, 0.75)),
     propagation="patch",
     preserve_colour=True,
     codec="prores",
+    hdr="tone-map",
+    accept=("alpha", "bit depth"),
     until="keyframes",
     overwrite=True,
 )
@@ -92,6 +101,7 @@ def test_any_text_survives(clip: str, prompt: str, strength: float, seed: int) -
 )
 def test_loras_in_words(text: str, expected: LoraChoice) -> None:
     assert LoraChoice.parse(text) == expected
+    assert LoraChoice.parse(str(expected)) == expected
 
 
 @pytest.mark.parametrize(
@@ -105,6 +115,7 @@ def test_loras_in_words(text: str, expected: LoraChoice) -> None:
 )
 def test_controls_in_words(text: str, expected: ControlChoice) -> None:
     assert ControlChoice.parse(text) == expected
+    assert ControlChoice.parse(str(expected)) == expected
 
 
 @pytest.mark.parametrize(
@@ -120,8 +131,19 @@ def test_keyframes_in_words(text: str, expected: Keyframes) -> None:
     assert Keyframes.parse(str(expected)) == expected
 
 
+def test_the_method_is_that_of_the_settings() -> None:
+    """Steps and guidance are wishes of their own, because presets and models have a say in them."""
+    kinds = {each.name: f"{each.type} | None" for each in dataclasses.fields(Settings)}
+    del kinds["steps"], kinds["guidance_scale"]
+    assert {each.name: each.type for each in dataclasses.fields(Method)} == kinds
+    usual = {name: getattr(Settings(), name) for name in kinds}
+    assert Method(**usual).said() == usual
+    assert dataclasses.replace(Settings(), **FULL.method.said()).iterations == 10
+
+
 def test_changes_in_words() -> None:
     assert Change.parse("prompt@48=rain = heavy") == Change(48, "prompt", "rain = heavy")
+    assert str(Change(48, "prompt", "rain = heavy")) == "prompt@48=rain = heavy"
     assert Change.parse("painted@0=C:\\a.png") == Change(0, "painted", "C:\\a.png")
 
 
@@ -160,6 +182,15 @@ def test_words_that_cannot_be_read_are_answered_with_an_example(parse: Any, text
         ({"clip": "x", "loras": [{"file": "ink"}]}, "loras: .* cannot be read"),
         ({"clip": "x", "controls": [3]}, "controls: 3 cannot be read"),
         ({"clip": "x", "keyframes": "often"}, "keyframes 'often' cannot be read"),
+        ({"clip": "x", "rate": "1e999999999"}, "rate: '1e999999999' is no number of frames"),
+        ({"clip": "x", "method": {"spatial": 1}}, "spatial: 1 cannot be; use true or false"),
+        ({"clip": "x", "method": {"iterations": True}}, "iterations: True cannot be"),
+        ({"clip": "x", "method": {"iterations": 2.5}}, "iterations: 2.5 cannot be"),
+        ({"clip": "x", "method": {"temporal_until": 1.5}}, "temporal_until: 1.5 cannot be"),
+        ({"clip": "x", "method": {"lr": float("nan")}}, "lr: nan cannot be"),
+        ({"clip": "x", "method": {"smooth_at": 0.5}}, "smooth_at: 0.5 cannot be"),
+        ({"clip": "x", "method": {"smooth_at": [0.5, 2]}}, r"smooth_at: \(0.5, 2\) cannot be"),
+        ({"clip": "x", "method": {"steps": 3}}, "method: .* cannot be read"),
     ],
 )
 def test_what_cannot_be_is_named_with_its_field(table: dict[str, Any], reason: str) -> None:
