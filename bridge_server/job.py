@@ -23,7 +23,7 @@ from bridge_server.media.encode import Writer
 from bridge_server.media.probe import probe
 from bridge_server.media.transfer import Hdr
 from bridge_server.records import read_picture
-from bridge_server.request import Change, ControlChoice, Request, parse_rate
+from bridge_server.request import ControlChoice, Request, parse_rate
 from fresco import loading, samplers, weights
 from fresco.adapters import Inversion, IPAdapter, Lora
 from fresco.callbacks import CancelToken
@@ -160,8 +160,6 @@ def settle(
         pass
     for picture in job.painted().values():
         read_picture(picture)
-    for change in request.changes:
-        _check(change)
     if request.until == "done":
         job.writer()
     return job
@@ -205,25 +203,6 @@ def _output(request: Request, clip: Clip) -> Path:
         folder = beside.with_name(f"{beside.stem} restyled")
         return folder / f"{name.rstrip('0123456789')}####{suffix}"
     return source.with_name(f"{source.stem} restyled{suffix}")
-
-
-def _check(change: Change) -> None:
-    """Check a change's value.
-
-    Raises:
-        InvalidInput: it cannot be.
-    """
-    wanted = {"strength": _is_share, "seed": str.isdigit}.get(change.what)
-    if wanted is not None and not wanted(change.value):
-        what = "a number from 0 to 1" if change.what == "strength" else "a whole number from 0"
-        raise InvalidInput(f"{change.what}@{change.frame}={change.value}: use {what}.")
-
-
-def _is_share(text: str) -> bool:
-    try:
-        return 0 <= float(text) <= 1
-    except ValueError:
-        return False
 
 
 class _Model:
