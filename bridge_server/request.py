@@ -463,9 +463,9 @@ def _part(kind: Any, given: Any, where: str) -> Any:
     return _made(kind, f"{where}: {given!r} cannot be read", **values)
 
 
-def _made(kind: Any, where: str, *words: str, **values: Any) -> Any:
+def _made(part: Any, where: str, /, *words: str, **values: Any) -> Any:
     try:
-        return kind(*words, **values)
+        return part(*words, **values)
     except (InvalidInput, TypeError) as error:  # a type error: a field is missing
         raise InvalidInput(f"{where}: {error}") from error
 
