@@ -6,6 +6,7 @@ for the model, and the method.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from bridge_server.footage import WorkSize, beside, painting
 from bridge_server.media import profiles
 from bridge_server.media.clip import Clip
 from bridge_server.media.encode import Writer
+from bridge_server.media.errors import NotWritten
 from bridge_server.media.probe import probe
 from bridge_server.media.transfer import Hdr
 from bridge_server.records import read_picture
@@ -106,6 +108,8 @@ class Job:
         request = self.request
         if not request.output:
             self.output.parent.mkdir(exist_ok=True)
+        if self.output.parent.is_dir() and not os.access(self.output.parent, os.W_OK):
+            raise NotWritten(f"{self.output.parent} may not be written to; choose another folder.")
         return Writer(
             self.output,
             self.clip,
@@ -365,6 +369,7 @@ def model_facts(spec: ModelSpec) -> dict[str, Any]:
         "sampler": spec.sampler,
         "prediction": spec.prediction,
         "clip_skip": spec.clip_skip,
+        "config": file(spec.config),
         "loras": [[file(lora.file), lora.weight, lora.text_weight] for lora in spec.loras],
         "inversions": [[file(own.file), own.word] for own in spec.inversions],
         "ip_adapters": [[file(own.file), own.scale] for own in spec.ip_adapters],

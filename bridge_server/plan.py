@@ -290,11 +290,11 @@ def _without_idle(job: Job, found: list[Shot]) -> list[Shot]:
     ]
 
 
-def only_first(found: list[Shot]) -> list[Shot]:
+def only_first(job: Job, found: list[Shot]) -> list[Shot]:
     """The clip's first keyframe as a shot of its own: for a quick look."""
     first = found[0].keyframes[0]
     chain = tuple(number for number in found[0].chain if number == first)
-    return [Shot(first, first + 1, (first,), chain)]
+    return _without_idle(job, [Shot(first, first + 1, (first,), chain)])
 
 
 def plan(

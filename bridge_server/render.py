@@ -155,7 +155,7 @@ def _planned(bench: Bench, analysis: Analysis) -> Plan:
     job = bench.job
     found, notes = planning.shots(job, analysis.errors, analysis.cuts)
     if job.request.until == "first_frame":
-        found = planning.only_first(found)
+        found = planning.only_first(job, found)
     batch, depth = job.request.batch, ""
     if any(shot.chain for shot in found):
         bench.limits, batch = bench.fitted(planning.fit(job, len(found)))

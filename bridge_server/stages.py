@@ -347,7 +347,9 @@ class Bench:
         if isinstance(styled, Painting):
             picture = painting(styled.file, styled.number, size)
             return resized(picture, size.height, size.width)
-        return records.read_picture(self.place(styled) / records.PICTURE)
+        folder = self.place(styled)
+        with _reading(folder):
+            return records.read_picture(folder / records.PICTURE)
 
     # ---------------------------------------------------------------------------- propagation
 
