@@ -372,7 +372,7 @@ def test_a_result_of_garbage_is_named(
     for file in again.store.folder.rglob(name):
         file.write_bytes(b"x" * file.stat().st_size)
 
-    with pytest.raises(InvalidInput, match="is damaged .*; remove the folder"):
+    with pytest.raises(InvalidInput, match=r"is damaged .*; remove the folder"):
         again.render(clip, changes=changes)
 
 
