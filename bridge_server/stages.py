@@ -356,7 +356,8 @@ class Bench:
     @make.register
     def _propagate(self, unit: Propagate, desk: Path) -> None:
         """Make the frames of one interval."""
-        (frames,) = intervals([self._interval(unit)], cancel=self.cancel)
+        with _one_thread():
+            (frames,) = intervals([self._interval(unit)], cancel=self.cancel)
         _write_frames(desk, frames)
 
     def propagate(self, units: Sequence[Propagate], workers: int) -> None:
