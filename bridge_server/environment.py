@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import OpenImageIO
 import psutil
 import torch
 
@@ -122,10 +121,9 @@ def _hardware(place: torch.device) -> str:
 
 @cache
 def _versions() -> tuple[tuple[str, str], ...]:
-    libraries = ("torch", "diffusers", "transformers", "peft", "compel", "numpy", "av")
+    libraries = ("torch", "diffusers", "transformers", "peft", "compel", "numpy", "av", "OpenImageIO")
     named = tuple((name, importlib.metadata.version(name)) for name in libraries)
-    images = (("opencv", cv2.__version__), ("openimageio", OpenImageIO.VERSION_STRING))
-    return (*named, *images, ("code", _code()))
+    return (*named, ("opencv", cv2.__version__), ("code", _code()))
 
 
 def _code() -> str:
