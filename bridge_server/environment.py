@@ -121,7 +121,16 @@ def _hardware(place: torch.device) -> str:
 
 @cache
 def _versions() -> tuple[tuple[str, str], ...]:
-    libraries = ("torch", "diffusers", "transformers", "peft", "compel", "numpy", "av", "OpenImageIO")
+    libraries = (
+        "torch",
+        "diffusers",
+        "transformers",
+        "peft",
+        "compel",
+        "numpy",
+        "av",
+        "OpenImageIO",
+    )
     named = tuple((name, importlib.metadata.version(name)) for name in libraries)
     return (*named, ("opencv", cv2.__version__), ("code", _code()))
 
