@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import signal
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -119,6 +120,10 @@ _RENAMED = {
 }
 
 
+#: What of a request says which frames there are.
+_OF_THE_CLIP = ("clip", "rate", "start", "stop", "handles", "keyframes", "cuts", "hdr")
+
+
 def _with_wishes(command: _F) -> _F:
     """Give `command`, which takes **wishes, the options of `_wishes`."""
     own = inspect.signature(command, eval_str=True)
@@ -150,6 +155,8 @@ def render(
     wanted = _request(clip, {**wishes, "output": output, "until": until})
     with _watched(as_json) as (watch, cancel):
         job = _settled(wanted, device, threads, cancel)
+        if wanted.until != "done":
+            _check_folder(_keyframe_folder(job))
         outcome = _rendered(job, watch, cancel)
     _told(job, outcome, as_json)
 
@@ -164,39 +171,43 @@ def contact_sheet(
     **wishes: Any,
 ) -> None:
     """Style the keyframes of a clip and put them on one sheet, sources above."""
-    from bridge_server import pictures, publish
+    from bridge_server import pictures
     from bridge_server.render import sheet
 
-    file = output or clip.with_name(f"{clip.stem} keyframes.jpg")
-    overwrite = bool(wishes.pop("overwrite", False))
-    publish.check(file, overwrite)
     wanted = _request(clip, {**wishes, "until": "keyframes"})
+    file = output or _beside(wanted, "keyframes.jpg")
+    pictures.check(file, wanted.overwrite)
     with _watched(as_json) as (watch, cancel):
         job = _settled(wanted, device, threads, cancel)
         outcome = _rendered(job, watch, cancel)
-    pictures.save(sheet(job, outcome), file, overwrite)
+    pictures.save(sheet(job, outcome), file, wanted.overwrite)
     _said({"event": "done", "sheet": str(file)}, f"{file}", as_json)
 
 
 def propose_keyframes(
     clip: Clip,
     output: Output = None,
-    keyframes: Annotated[str, typer.Option(help="auto, auto:10-30, every:12.")] = "auto",
-    cuts: Annotated[str, typer.Option(help="auto, none, or frames as 96,140.")] = "auto",
-    span: Annotated[str, typer.Option("--range", help="Source frames a:b, b excluded.")] = "",
-    rate: Annotated[str, typer.Option(help="Of an image sequence: 24, 30000/1001.")] = "",
+    keyframes: Annotated[str | None, typer.Option(help="auto, auto:10-30, every:12.")] = None,
+    cuts: Annotated[str | None, typer.Option(help="auto, none, or frames as 96,140.")] = None,
+    span: Annotated[
+        str | None, typer.Option("--range", help="Source frames a:b, b excluded.")
+    ] = None,
+    rate: Annotated[str | None, typer.Option(help="Of an image sequence: 24, 30000/1001.")] = None,
+    hdr: Annotated[str | None, typer.Option(help="PQ and HLG: refuse or tone-map.")] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Propose keyframes, and plot how much each frame of the clip differs from the one before."""
-    from bridge_server import curve, pictures, publish
+    from bridge_server import curve, pictures
     from bridge_server.render import analyse
     from bridge_server.store import Store
 
-    file = output or clip.with_name(f"{clip.stem} keyframes.png")
-    publish.check(file, overwrite)
-    wishes = {"keyframes": keyframes, "cuts": cuts, "span": span, "rate": rate}
-    wanted = _request(clip, {**wishes, "until": "keyframes", "model": "fresco-draft"})
+    wishes = {"keyframes": keyframes, "cuts": cuts, "span": span, "rate": rate, "hdr": hdr}
+    # Of a job file only what matters here: its model need not be on this machine.
+    said = _request(clip, wishes)
+    wanted = Request(**{name: getattr(said, name) for name in _OF_THE_CLIP}, until="keyframes")
+    file = output or _beside(wanted, "keyframes.png")
+    pictures.check(file, overwrite)
     settings = config.load()
     with _watched(as_json) as (watch, cancel):
         job = _settled(wanted, "cpu", 0, cancel)
@@ -255,7 +266,8 @@ def propagate(
         "codec": codec,
         "hdr": hdr,
         "accept": accept,
-        "overwrite": overwrite,
+        "overwrite": overwrite or None,
+        "until": "done",
         "keyframes": ",".join(frame for frame, _ in painted),
         "change": [f"painted@{frame}={file}" for frame, file in painted],
     }
@@ -294,9 +306,10 @@ def _request(clip: Path, wishes: dict[str, Any]) -> Request:
     """Make a request of a clip or a job file, and of what was said beside it."""
     from_file = clip.suffix.lower() == ".toml"
     base = request.read(clip).table() if from_file else {"clip": str(clip)}
-    said = {name: value for name, value in wishes.items() if value not in (None, [], "")}
+    said = {name: value for name, value in wishes.items() if value is not None and value != []}
     span = said.pop("span", None)
     if span is not None:
+        base = {name: own for name, own in base.items() if name not in ("start", "stop")}
         base |= _range(span)
     for name, value in said.items():
         plain = str(value) if isinstance(value, Path) else value
@@ -306,7 +319,7 @@ def _request(clip: Path, wishes: dict[str, Any]) -> Request:
 
 def _range(text: str) -> dict[str, int]:
     first, colon, last = text.partition(":")
-    if not colon or not all(part.isdigit() or not part for part in (first, last)):
+    if not colon or not all(part.isdecimal() or not part for part in (first, last)):
         raise InvalidInput(f"range {text!r} cannot be read; write 48:96, 48: or :96.")
     ends = {"start": first, "stop": last}
     return {name: int(number) for name, number in ends.items() if number}
@@ -314,7 +327,7 @@ def _range(text: str) -> dict[str, int]:
 
 def _key(text: str) -> tuple[str, str]:
     frame, equals, file = text.partition("=")
-    if not equals or not frame.isdigit() or not file:
+    if not equals or not frame.isdecimal() or not file:
         raise InvalidInput(f"key {text!r} cannot be read; write FRAME=PICTURE, as in 20=a.png.")
     return frame, file
 
@@ -337,10 +350,30 @@ def _rendered(job: Job, watch: Watch, cancel: CancelToken) -> Outcome:
 
 
 def _keyframe_folder(job: Job) -> Path:
-    """Where keyframes go that are to be looked at, or painted over."""
-    if job.request.output:
-        return Path(job.request.output)
-    return job.clip.path.with_name(f"{job.clip.path.stem} keyframes")
+    """Where keyframes go that are to be looked at, or painted over.
+
+    The output, if that is the name of a folder; beside it, if it is what the clip will be.
+    """
+    from bridge_server.media.profiles import SUFFIXES
+
+    if not job.request.output:
+        return job.clip.path.with_name(f"{job.clip.path.stem} keyframes")
+    output = Path(job.request.output)
+    return output.with_name(f"{output.stem} keyframes") if output.suffix in SUFFIXES else output
+
+
+def _check_folder(folder: Path) -> None:
+    from bridge_server.media.errors import NotWritten
+
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise NotWritten(f"no keyframes can be put into {folder}; choose another folder with -o.")
+
+
+def _beside(wanted: Request, what: str) -> Path:
+    """A name beside the clip."""
+    clip = Path(wanted.clip)
+    return clip.with_name(f"{clip.stem} {what}")
 
 
 def _told(job: Job, outcome: Outcome, as_json: bool) -> None:

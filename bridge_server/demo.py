@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from bridge_server.environment import here
 from bridge_server.events import Watch
 from bridge_server.job import Job, settle
 from bridge_server.media.errors import NotWritten
+from bridge_server.publish import publish
 from bridge_server.render import Outcome
 from bridge_server.request import Request
 from bridge_server.store import Store
@@ -45,7 +45,7 @@ def run(
     place = job.environment
     models = WarmModels(place.memory, place.torch_device, place.torch_dtype)
     outcome = rendering.render(job, Store(config.store), models, watch, cancel)
-    shutil.copyfile(CLIP, folder / BEFORE)
+    publish(CLIP.read_bytes(), folder / BEFORE, overwrite)
     pictures.save(rendering.sheet(job, outcome), folder / SHEET, overwrite)
     shown = _page(job, outcome, time.monotonic() - begun)
     return page.write(shown, folder, overwrite).resolve()

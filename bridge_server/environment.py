@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
+import platform
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import cv2
 import psutil
 import torch
 
@@ -24,12 +26,15 @@ from fresco.memory import best_device, best_dtype
 #: The share of a machine's, or a card's, whole memory that a job may plan with. Of the whole, not
 #: of what is free now: the plan, and with it the result, must be the same at the next try.
 _SHARE = 0.7
+#: Our own modules, beside the media, that a result's bytes go through.
+_MAKERS = ("footage", "records", "resolve", "stages")
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
     """A device, what it computes in, and the programs.
 
+    hardware: what rounds: the card, or the processor's kind and widest instructions
     threads: of the processor, within one operation
     memory: bytes that may be planned with
     versions: of the libraries that round, and of our own code
@@ -37,6 +42,7 @@ class Environment:
 
     device: str
     dtype: str
+    hardware: str
     threads: int
     memory: int
     versions: tuple[tuple[str, str], ...]
@@ -65,12 +71,15 @@ def here(device: str = "", threads: int = 0) -> Environment:
     threads: as many as there are processors for this process by default
 
     Raises:
-        InvalidInput: a device that is not there.
+        InvalidInput: a device that is not there, a number of threads that cannot be.
     """
+    if threads < 0:
+        raise InvalidInput(f"threads: {threads} cannot be; use 1 or more, or 0 for all.")
     place = _device(device)
     return Environment(
         device=str(place),
         dtype=str(best_dtype(place)).removeprefix("torch."),
+        hardware=_hardware(place),
         threads=threads or processors(),
         memory=round(_memory(place) * _SHARE),
         versions=_versions(),
@@ -104,18 +113,35 @@ def _memory(place: torch.device) -> int:
     return psutil.virtual_memory().total
 
 
+def _hardware(place: torch.device) -> str:
+    if place.type == "cuda":
+        return torch.cuda.get_device_name(place)
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
 @cache
 def _versions() -> tuple[tuple[str, str], ...]:
-    libraries = ("torch", "diffusers", "numpy", "opencv-python")
+    libraries = (
+        "torch",
+        "diffusers",
+        "transformers",
+        "peft",
+        "compel",
+        "numpy",
+        "av",
+        "OpenImageIO",
+    )
     named = tuple((name, importlib.metadata.version(name)) for name in libraries)
-    return (*named, ("fresco", _code()))
+    return (*named, ("opencv", cv2.__version__), ("code", _code()))
 
 
 def _code() -> str:
-    """A hash of the method's own source: what it makes may change with any line of it."""
-    folder = Path(fresco.__file__).parent
+    """A hash of the source of all that results go through: they may change with any line of it."""
+    ours, method = Path(__file__).parent, Path(fresco.__file__).parent
+    files = [*method.rglob("*.py"), *(ours / "media").rglob("*.py")]
+    files += [ours / f"{name}.py" for name in _MAKERS]
     digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*.py")):
-        digest.update(file.relative_to(folder).as_posix().encode())
+    for file in sorted(files):
+        digest.update(f"{file.parent.name}/{file.name}".encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

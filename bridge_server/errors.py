@@ -18,7 +18,7 @@ class LicenceNotAccepted(FrescoError):
 
 
 class NotEnoughSpace(FrescoError):
-    """The disk does not hold the download."""
+    """The disk does not hold what is to be written."""
 
 
 class NotAsPinned(FrescoError):

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from torch import Tensor
-
-#: The stages of a job in their order.
-STAGES = ("analyse", "translate", "propagate", "encode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +55,8 @@ def ignore(_event: Event) -> None:
 
 def table(event: Event) -> dict[str, Any]:
     """Return an event as plain values; a preview without its picture."""
-    facts = {"event": type(event).__name__.lower(), **asdict(event)}
-    facts.pop("picture", None)
-    return {name: str(value) if isinstance(value, Path) else value for name, value in facts.items()}
+    # Not `asdict`: it copies what it meets, and behind a preview's picture there is a whole model.
+    names = [field.name for field in fields(event) if field.name != "picture"]
+    facts = {name: getattr(event, name) for name in names}
+    plain = {name: str(own) if isinstance(own, Path) else own for name, own in facts.items()}
+    return {"event": type(event).__name__.lower(), **plain}

@@ -22,6 +22,7 @@ from bridge_server.media.colour import Picture, to_rgb
 from bridge_server.media.frame import Frame
 from bridge_server.media.probe import probe
 from bridge_server.media.transfer import Hdr
+from bridge_server.records import read_picture
 from fresco.callbacks import CancelToken
 from fresco.errors import InvalidInput
 
@@ -130,28 +131,46 @@ class Footage:
         return torch.stack([next(self.frames(number, number + 1)) for number in numbers])
 
 
-class Matte:
-    """A black and white clip beside the source: a mask, a subject, or control maps.
+def painting(file: Path, number: int, size: WorkSize) -> Tensor:
+    """Read a painted keyframe, (3, H, W) in [0, 1].
 
-    An image stands for all frames; a clip must have as many frames as the source.
+    Raises:
+        InvalidInput: it cannot be read, or is of another shape than the frame.
     """
+    image = read_picture(file)
+    height, width = image.shape[-2:]
+    aspect = size.height / size.width
+    if abs(height / width - aspect) > 0.02 * aspect:
+        raise InvalidInput(
+            f"{file} is {width} x {height}, another shape than frame {number}; paint it at the "
+            "frame's size."
+        )
+    return image
 
-    def __init__(self, path: Path, source: Clip, what: str, cancel: CancelToken) -> None:
-        """Probe it.
 
-        what: the name of the field, for messages
+def beside(path: Path, source: Clip, what: str, cancel: CancelToken) -> Clip:
+    """Probe a black and white clip beside the source: a mask, a subject, or control maps.
 
-        Raises:
-            UnreadableMedia, UnsupportedMedia: see `probe`.
-            InvalidInput: another number of frames than the source's.
-        """
-        self.clip = probe(path, source.rate, cancel)
-        self._cancel = cancel
-        if self.clip.count not in (1, source.count):
-            raise InvalidInput(
-                f"{what}: {path.name} has {self.clip.count} frames and {source.path.name} has "
-                f"{source.count}; give an image, or a clip of the same length."
-            )
+    what: the name of the field, for messages
+
+    Raises:
+        UnreadableMedia, UnsupportedMedia: see `probe`.
+        InvalidInput: neither an image, nor as many frames as the source has.
+    """
+    clip = probe(path, source.rate, cancel)
+    if clip.count not in (1, source.count):
+        raise InvalidInput(
+            f"{what}: {path.name} has {clip.count} frames and {source.path.name} has "
+            f"{source.count}; give an image, or a clip of the same length."
+        )
+    return clip
+
+
+class Matte:
+    """The frames of a clip `beside` the source; an image stands for all frames."""
+
+    def __init__(self, clip: Clip, cancel: CancelToken) -> None:
+        self.clip, self._cancel = clip, cancel
 
     def frames(self, start: int, stop: int) -> Iterator[Tensor]:
         """Yield what belongs to the source's frames [start, stop): (3, H, W) in [0, 1]."""

@@ -6,7 +6,8 @@ for the model, and the method.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,15 @@ from bridge_server import config as configuration
 from bridge_server.catalogue import Catalogue, Entry, Role
 from bridge_server.config import Config
 from bridge_server.environment import Environment
-from bridge_server.footage import Matte, WorkSize
+from bridge_server.footage import WorkSize, beside, painting
 from bridge_server.media import profiles
 from bridge_server.media.clip import Clip
 from bridge_server.media.encode import Writer
+from bridge_server.media.errors import NotWritten
 from bridge_server.media.probe import probe
 from bridge_server.media.transfer import Hdr
 from bridge_server.records import read_picture
-from bridge_server.request import Change, ControlChoice, Request, parse_rate
+from bridge_server.request import ControlChoice, Keyframes, Request, parse_cuts, parse_rate
 from fresco import loading, samplers, weights
 from fresco.adapters import Inversion, IPAdapter, Lora
 from fresco.callbacks import CancelToken
@@ -44,11 +46,13 @@ class Control:
 
     kind: of the estimator; where there are `maps` nothing is estimated
     maps: the user's own, a file, or empty
+    weights: of the network that draws the maps, if there is one
     """
 
     kind: str
     scale: float
     maps: str
+    weights: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +64,7 @@ class Job:
     output: the file to write
     spec: the model, as files of this machine; None where every keyframe is painted
     model: what the model is called, for people
+    beside: the mask, the subject and the controls' maps, by their fields' names and numbers
     notes: what the user should know before the work
     """
 
@@ -74,6 +79,7 @@ class Job:
     settings: Settings
     strength: float
     environment: Environment
+    beside: Mapping[str, Clip]
     notes: tuple[str, ...] = ()
 
     @property
@@ -102,6 +108,8 @@ class Job:
         request = self.request
         if not request.output:
             self.output.parent.mkdir(exist_ok=True)
+        if self.output.parent.is_dir() and not os.access(self.output.parent, os.W_OK):
+            raise NotWritten(f"{self.output.parent} may not be written to; choose another folder.")
         return Writer(
             self.output,
             self.clip,
@@ -112,15 +120,6 @@ class Job:
             request.overwrite,
             cancel,
         )
-
-    def mattes(self, cancel: CancelToken) -> Iterator[tuple[str, Matte]]:
-        """Open the clips beside the source, by their fields' names; the controls' by number."""
-        request = self.request
-        named = {"mask": request.mask, "subject": request.subject}
-        named |= {f"control {place}": control.maps for place, control in enumerate(self.controls)}
-        for name, path in named.items():
-            if path:
-                yield name, Matte(Path(path), self.clip, name, cancel)
 
 
 def settle(
@@ -140,6 +139,7 @@ def settle(
     cancel = cancel or CancelToken()
     clip = probe(Path(request.clip), parse_rate(request.rate), cancel)
     span = _span(clip, request)
+    _check_frames(request, span)
     model = _Model(request, config) if _translates(request) else None
     short = request.size or (model.short if model else None)
     job = Job(
@@ -154,14 +154,11 @@ def settle(
         settings=model.settings if model else _METHOD,
         strength=model.strength if model else _STRENGTH,
         environment=environment,
+        beside=dict(_beside(request, model.controls if model else (), clip, cancel)),
         notes=(*(model.notes if model else ()), *_missing_handles(clip, request)),
     )
-    for _ in job.mattes(cancel):
-        pass
-    for picture in job.painted().values():
-        read_picture(picture)
-    for change in request.changes:
-        _check(change)
+    for number, picture in job.painted().items():
+        painting(picture, number, job.size)
     if request.until == "done":
         job.writer()
     return job
@@ -170,7 +167,7 @@ def settle(
 def _translates(request: Request) -> bool:
     """Whether any keyframe is left to the model."""
     painted = {change.frame for change in request.changes if change.what == "painted"}
-    asked = {int(number) for number in request.keyframes.split(",") if number.isdigit()}
+    asked = set(Keyframes.parse(request.keyframes).frames)
     return not asked or not asked <= painted
 
 
@@ -178,6 +175,36 @@ def _span(clip: Clip, request: Request) -> range:
     wanted = clip.span(request.start, request.stop)
     start = max(0, wanted.start - request.handles)
     return range(start, min(clip.count, wanted.stop + request.handles))
+
+
+def _check_frames(request: Request, span: range) -> None:
+    """Check that what is said of single frames is said of frames that there are.
+
+    Raises:
+        InvalidInput: keyframes, cuts or changes outside the span.
+    """
+    first, last = span.start, span.stop - 1
+    cuts = [cut for cut in parse_cuts(request.cuts) or () if not first < cut <= last]
+    if cuts:
+        raise InvalidInput(f"cuts {cuts} are not between the frames {first} and {last}.")
+    asked = Keyframes.parse(request.keyframes).frames
+    for what, numbers in (
+        ("keyframes", asked),
+        ("changes at", [change.frame for change in request.changes]),
+    ):
+        outside = [number for number in numbers if number not in span]
+        if outside:
+            raise InvalidInput(f"{what} {outside} are not among the frames {first} to {last}.")
+
+
+def _beside(
+    request: Request, controls: tuple[Control, ...], clip: Clip, cancel: CancelToken
+) -> Iterator[tuple[str, Clip]]:
+    named = {"mask": request.mask, "subject": request.subject}
+    named |= {f"control {place}": control.maps for place, control in enumerate(controls)}
+    for name, path in named.items():
+        if path:
+            yield name, beside(Path(path), clip, name, cancel)
 
 
 def _missing_handles(clip: Clip, request: Request) -> Iterator[str]:
@@ -207,25 +234,6 @@ def _output(request: Request, clip: Clip) -> Path:
     return source.with_name(f"{source.stem} restyled{suffix}")
 
 
-def _check(change: Change) -> None:
-    """Check a change's value.
-
-    Raises:
-        InvalidInput: it cannot be.
-    """
-    wanted = {"strength": _is_share, "seed": str.isdigit}.get(change.what)
-    if wanted is not None and not wanted(change.value):
-        what = "a number from 0 to 1" if change.what == "strength" else "a whole number from 0"
-        raise InvalidInput(f"{change.what}@{change.frame}={change.value}: use {what}.")
-
-
-def _is_share(text: str) -> bool:
-    try:
-        return 0 <= float(text) <= 1
-    except ValueError:
-        return False
-
-
 class _Model:
     """The model that a request names, with all that belongs to it."""
 
@@ -235,7 +243,6 @@ class _Model:
         self._known = catalogue.load(config)
         self._entry = self._known.get(request.model)
         chosen = self._choices()
-        scales = [control.scale for control, _ in chosen]
         self.controls = tuple(control for control, _ in chosen)
         spec = self._named([name for _, name in chosen])
         preset = samplers.preset(request.preset) if request.preset else None
@@ -257,7 +264,6 @@ class _Model:
         self.strength = _first(request.strength, best.strength, _STRENGTH)
         self.short: int = best.size or _SIZES[self.family]
         self.title = f"{request.model} (draft)" if self._is_draft() else request.model
-        assert len(scales) == len(self.spec.controlnets)
 
     @property
     def family(self) -> str:
@@ -317,12 +323,13 @@ class _Model:
             raise InvalidInput(
                 f"no control is called {choice.kind!r}; use one of {', '.join(ESTIMATORS)} or none."
             )
+        drawn = None if choice.maps else resolve.annotator(choice.kind, self._config)
         if choice.model:
-            return Control(choice.kind, choice.scale, choice.maps), choice.model
+            return Control(choice.kind, choice.scale, choice.maps, drawn), choice.model
         entry = self._network(choice.kind)
         best = entry.recommended.scale
         scale = best if recommended and best is not None else choice.scale
-        return Control(choice.kind, scale, choice.maps), entry.name
+        return Control(choice.kind, scale, choice.maps, drawn), entry.name
 
     def _network(self, kind: str) -> Entry:
         """The ControlNet for maps of `kind` that goes with the base model."""
@@ -363,6 +370,7 @@ def model_facts(spec: ModelSpec) -> dict[str, Any]:
         "sampler": spec.sampler,
         "prediction": spec.prediction,
         "clip_skip": spec.clip_skip,
+        "config": file(spec.config),
         "loras": [[file(lora.file), lora.weight, lora.text_weight] for lora in spec.loras],
         "inversions": [[file(own.file), own.word] for own in spec.inversions],
         "ip_adapters": [[file(own.file), own.scale] for own in spec.ip_adapters],

@@ -12,13 +12,13 @@ from typing import TypeAlias
 from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
+from bridge_server import publish
 from bridge_server.curve import error_curve
 from bridge_server.lettering import BACKGROUND, BRIGHT, MUTED, fitted, font, wrapped
-from bridge_server.publish import publish
 from fresco.errors import InvalidInput
 from fresco.frames import to_bytes
 
-__all__ = ["Picture", "contact_sheet", "error_curve", "save"]
+__all__ = ["Picture", "check", "contact_sheet", "error_curve", "save"]
 
 #: A picture (3, H, W), float RGB in [0, 1].
 Picture: TypeAlias = Tensor
@@ -61,6 +61,17 @@ def contact_sheet(rows: Iterable[tuple[str, Picture, Picture]], title: str) -> I
     return sheet
 
 
+def check(file: Path, overwrite: bool) -> None:
+    """Refuse what `save` would refuse, before there is a picture.
+
+    Raises:
+        InvalidInput, NotWritten: see `save`.
+    """
+    if file.suffix.lower() not in _FORMATS:
+        raise InvalidInput(f"{file.name} is no name of a picture; end it in .png or .jpg.")
+    publish.check(file, overwrite)
+
+
 def save(image: Image.Image, file: Path, overwrite: bool = False) -> None:
     """Write `image` as PNG or JPEG, by the suffix of `file`, whole or not at all.
 
@@ -69,13 +80,11 @@ def save(image: Image.Image, file: Path, overwrite: bool = False) -> None:
         NotWritten: the file exists and `overwrite` is not set, or it cannot be written.
         NotEnoughSpace: the disk is full.
     """
-    kind = _FORMATS.get(file.suffix.lower())
-    if kind is None:
-        raise InvalidInput(f"{file.name} is no name of a picture; end it in .png or .jpg.")
+    check(file, overwrite)
     content = io.BytesIO()
     # Without halved chroma: it would smear coloured text.
-    image.save(content, kind, quality=90, subsampling=0)
-    publish(content.getvalue(), file, overwrite)
+    image.save(content, _FORMATS[file.suffix.lower()], quality=90, subsampling=0)
+    publish.publish(content.getvalue(), file, overwrite)
 
 
 @dataclass(frozen=True, slots=True)

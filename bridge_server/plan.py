@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from bridge_server.job import Job, model_facts
+from bridge_server.job import Control, Job, model_facts
 from bridge_server.request import Keyframes, parse_cuts
 from bridge_server.store import key
 from fresco import batches, keyframes
@@ -127,8 +127,8 @@ class Shot:
     """One shot: its frames [start, stop).
 
     keyframes: all that its frames are made from
-    chain: those that are translated, batch after batch. A painted keyframe that was proposed or
-        asked for stays among them: painting it changes nothing but the two intervals beside it
+    chain: those that were proposed or asked for; they are translated, batch after batch. Painted
+        ones stay among them: painting one changes nothing but the two intervals beside it
     """
 
     start: int
@@ -138,13 +138,10 @@ class Shot:
 
     @classmethod
     def of(cls, piece: tuple[int, int], chosen: Iterable[int], painted: Iterable[int]) -> Shot:
-        """Add the painted keyframes to the chosen ones.
-
-        Where all are painted, none is translated.
-        """
+        """Add the painted keyframes to the chosen ones."""
         own = {number for number in painted if piece[0] <= number < piece[1]}
         chain = tuple(sorted(chosen))
-        return cls(*piece, tuple(sorted({*chain, *own})), () if own.issuperset(chain) else chain)
+        return cls(*piece, tuple(sorted({*chain, *own})), chain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +213,9 @@ def bounds(job: Job) -> Bounds:
     """The unit that measures depth."""
     step = max(1, len(job.span) // 8)
     frames = tuple(job.span[::step])
-    return Bounds(key("bounds", {**source_facts(job), "frames": frames}), frames)
+    networks = [_weights(control) for control in job.controls if control.kind == "depth"]
+    facts = {**source_facts(job), "frames": frames, "networks": networks}
+    return Bounds(key("bounds", facts), frames)
 
 
 def shots(job: Job, errors: list[float], found: list[int]) -> tuple[list[Shot], list[str]]:
@@ -225,52 +224,77 @@ def shots(job: Job, errors: list[float], found: list[int]) -> tuple[list[Shot], 
     errors: per frame of the span; found: cuts, in frames of the span
 
     Raises:
-        InvalidInput: keyframes or cuts outside the clip; a painted shot without a key.
+        InvalidInput: a painted shot without a key; a change of a frame that is no keyframe.
     """
-    first, last = job.span.start, job.span.stop - 1
+    first = job.span.start
     given = parse_cuts(job.request.cuts)
     cuts = [first + cut for cut in found] if given is None else list(given)
-    outside = [cut for cut in cuts if not first < cut <= last]
-    if outside and given is not None:
-        raise InvalidInput(f"cuts {outside} are not between the frames {first} and {last}.")
-    ends = [first, *cuts, last + 1]
-    pieces = list(pairwise(ends))
+    pieces = list(pairwise([first, *cuts, job.span.stop]))
     wanted = Keyframes.parse(job.request.keyframes)
+    notes: list[str] = []
     if wanted.frames:
-        return _asked(job, wanted.frames, pieces)
-    shortest, longest = (wanted.every or each for each in (wanted.shortest, wanted.longest))
-    relative = [cut - first for cut in cuts]
-    proposed = keyframes.propose_per_shot(errors, relative, shortest, longest)
-    keys = [[first + number for number in shot] for shot in proposed]
+        keys = [_asked(job, wanted.frames, piece, notes) for piece in pieces]
+    else:
+        shortest, longest = (wanted.every or each for each in (wanted.shortest, wanted.longest))
+        relative = [cut - first for cut in cuts]
+        proposed = keyframes.propose_per_shot(errors, relative, shortest, longest)
+        keys = [[first + number for number in shot] for shot in proposed]
     painted = job.painted()
-    return [Shot.of(piece, own, painted) for piece, own in zip(pieces, keys, strict=True)], []
+    chosen = [Shot.of(piece, own, painted) for piece, own in zip(pieces, keys, strict=True)]
+    _check_changes(job, chosen)
+    return _without_idle(job, chosen), notes
 
 
 def _asked(
-    job: Job, numbers: tuple[int, ...], pieces: list[tuple[int, int]]
-) -> tuple[list[Shot], list[str]]:
-    """Shots with the user's own keyframes; a shot without one is given its first frame."""
-    first, last = job.span.start, job.span.stop - 1
-    outside = [number for number in numbers if not first <= number <= last]
-    if outside:
-        raise InvalidInput(f"keyframes {outside} are not among the frames {first} to {last}.")
-    found: list[Shot] = []
-    notes: list[str] = []
-    for start, stop in pieces:
-        own = tuple(number for number in numbers if start <= number < stop)
-        if not own and job.spec is None:
+    job: Job, numbers: tuple[int, ...], piece: tuple[int, int], notes: list[str]
+) -> list[int]:
+    """The user's own keyframes of a shot; one that has none is given its first frame."""
+    start, stop = piece
+    own = [number for number in numbers if start <= number < stop]
+    if own or any(start <= number < stop for number in job.painted()):
+        return own
+    if job.spec is None:
+        raise InvalidInput(
+            f"frames {start} to {stop - 1} are a shot of their own and have no key; add one, "
+            "leave them out with --range, or say --cuts none if there is no cut."
+        )
+    notes.append(
+        f"frames {start} to {stop - 1} are a shot of their own without a keyframe; frame {start} "
+        "was made one"
+    )
+    return [start]
+
+
+def _check_changes(job: Job, found: list[Shot]) -> None:
+    every = [number for shot in found for number in shot.keyframes]
+    for change in job.request.changes:
+        if change.frame not in every:
+            near = min(every, key=lambda number: abs(number - change.frame))
             raise InvalidInput(
-                f"frames {start} to {stop - 1} are a shot of their own and have no key; add one, "
-                "leave them out with --range, or say --cuts none if there is no cut."
+                f"frame {change.frame}, whose {change.what} is to change, is no keyframe; "
+                f"the nearest is {near}. `fresco-bridge keyframes` lists them."
             )
-        if not own:
-            own = (start,)
-            notes.append(
-                f"frames {start} to {stop - 1} are a shot of their own without a keyframe; frame "
-                f"{start} was made one"
-            )
-        found.append(Shot.of((start, stop), own, job.painted()))
-    return found, notes
+
+
+def _without_idle(job: Job, found: list[Shot]) -> list[Shot]:
+    """Leave out translations that nothing looks at: of shots whose keyframes are all painted.
+
+    Where other shots are translated, they look at the first one's.
+    """
+    painted = job.painted().keys()
+    idle = [painted >= set(shot.keyframes) for shot in found]
+    seen = job.request.shared_style and not all(idle)
+    return [
+        replace(shot, chain=()) if idle[place] and not (seen and place == 0) else shot
+        for place, shot in enumerate(found)
+    ]
+
+
+def only_first(job: Job, found: list[Shot]) -> list[Shot]:
+    """The clip's first keyframe as a shot of its own: for a quick look."""
+    first = found[0].keyframes[0]
+    chain = tuple(number for number in found[0].chain if number == first)
+    return _without_idle(job, [Shot(first, first + 1, (first,), chain)])
 
 
 def plan(
@@ -285,9 +309,6 @@ def plan(
 
     limits, batch: what a batch is run with
     depth: the key of the depth's bounds, if there are any
-
-    Raises:
-        InvalidInput: a change of a frame that is no keyframe.
     """
     work = _Planning(job, found, limits, batch, depth)
     translations = list(work.translations())
@@ -304,39 +325,35 @@ class _Planning:
     def __init__(self, job: Job, found: list[Shot], limits: Limits, batch: int, depth: str) -> None:
         self._job, self._shots, self._batch = job, found, batch
         every = {number for shot in found for number in shot.keyframes}
-        self._check(every)
         self._source = source_facts(job)
         self._told = self._translation_facts(limits, depth) if job.spec else {}
         self._painted = {
-            number: Painting(number, file, _content(file)) for number, file in job.painted().items()
+            number: Painting(number, file, _content(file))
+            for number, file in job.painted().items()
+            if number in every
         }
+        self._changed = {n: own for n, own in job.changed().items() if n in every}
         self._records: dict[int, Record] = {}
         self.styled: dict[int, Styled] = {}
-
-    def _check(self, every: set[int]) -> None:
-        for change in self._job.request.changes:
-            if change.frame not in every:
-                near = min(every, key=lambda number: abs(number - change.frame))
-                raise InvalidInput(
-                    f"frame {change.frame}, whose {change.what} is to change, is no keyframe; "
-                    f"the nearest is {near}. `fresco-bridge keyframes` lists them."
-                )
 
     def _translation_facts(self, limits: Limits, depth: str) -> dict[str, Any]:
         job, request = self._job, self._job.request
         assert job.spec is not None
-        pictures = [at for own in request.pictures for at in own.pictures]
         return {
             **self._source,
             "model": model_facts(job.spec),
             "settings": asdict(job.settings),
             "limits": asdict(limits),
             "controls": [
-                [control.kind, control.scale, _optional(control.maps)] for control in job.controls
+                [control.kind, control.scale, _weights(control)] for control in job.controls
             ],
             "depth": depth,
-            "subject": _optional(request.subject),
-            "pictures": [_content(Path(at)) for at in pictures],
+            "beside": {
+                name: identity(clip.files or (clip.path,))
+                for name, clip in job.beside.items()
+                if name != "mask"  # it acts when the file is written
+            },
+            "pictures": [[_content(Path(at)) for at in own.pictures] for own in request.pictures],
             "prompt": request.prompt,
             "negative": request.negative,
             "strength": job.strength,
@@ -348,13 +365,16 @@ class _Planning:
             yield from self._shot(shot, self._style(place))
 
     def _style(self, place: int) -> Record | None:
-        """What a later shot sees of the first: its first keyframe, if that was translated."""
-        if not place or not self._job.request.shared_style:
-            return None
-        return self._records.get(self._shots[0].keyframes[0])
+        """What a later shot sees of the first: its first keyframe, as it was translated."""
+        chain = self._shots[0].chain
+        shared = place and chain and self._job.request.shared_style
+        return self._records[chain[0]] if shared else None
 
     def _shot(self, shot: Shot, style: Record | None) -> Iterator[Translate]:
-        for batch in batches.plan(shot.chain, self._batch) if shot.chain else ():
+        planned = batches.plan(shot.chain, self._batch) if shot.chain else []
+        if self._painted.keys() >= set(shot.keyframes):
+            planned = planned[:1]  # later shots look at its first keyframe, and nobody at others
+        for batch in planned:
             anchors = tuple(self._records[number] for number in batch.anchors)
             facts = {
                 **self._told,
@@ -368,7 +388,7 @@ class _Planning:
 
     def redone(self) -> tuple[Redo, ...]:
         """The changed keyframes. Neighbours are as they were before any change, or painted."""
-        changed = self._job.changed().items()
+        changed = self._changed.items()
         made = tuple(self._redo(*change) for change in changed if change[0] not in self._painted)
         again = {unit.before.number: Record(unit.before.number, unit.key) for unit in made}
         self.styled = {**self._records, **again, **self._painted}
@@ -422,14 +442,10 @@ def _content(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:24]
 
 
-def _optional(path: str) -> str:
-    return identity(sorted(_files(Path(path)))) if path else ""
-
-
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_dir():
-        yield from (file for file in path.iterdir() if file.is_file())
-    elif path.exists():
-        yield path
-    else:  # the pattern of an image sequence
-        yield from path.parent.glob(f"*{path.suffix}")
+def _weights(control: Control) -> str:
+    """Of the network that draws a control's maps, in a key."""
+    if control.weights is None:
+        return ""
+    folder = control.weights.is_dir()
+    files = control.weights.rglob("*") if folder else (control.weights,)
+    return identity(sorted(file for file in files if file.is_file()))

@@ -21,11 +21,11 @@ _WORDS = {
 
 
 class Lines:
-    """A line where a stage begins and where it ends: for logs and pipes."""
+    """A line where a stage begins, and with every tenth of it: for logs and pipes."""
 
     def __init__(self, out: TextIO | None = None) -> None:
         self._out = out or sys.stderr
-        self._ended: set[str] = set()
+        self._tenths: dict[str, int] = {}
 
     def __enter__(self) -> Lines:
         return self
@@ -39,10 +39,12 @@ class Lines:
             self._say(f"note: {event.text}")
         elif isinstance(event, KeyframeDone):
             self._say(f"keyframe {event.number}: {event.file}")
-        elif isinstance(event, Progress) and event.done >= event.total:
-            if event.total and event.stage not in self._ended:
-                self._say(f"{_WORDS[event.stage]}: done")
-            self._ended.add(event.stage)
+        elif isinstance(event, Progress) and event.total:
+            tenths = int(10 * event.done / event.total)
+            if tenths > self._tenths.get(event.stage, -1):
+                self._tenths[event.stage] = tenths
+                share = "done" if tenths >= 10 else f"{10 * tenths} %"
+                self._say(f"{_WORDS[event.stage]}: {share}")
 
     def _say(self, text: str) -> None:
         print(text, file=self._out, flush=True)

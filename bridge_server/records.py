@@ -7,7 +7,6 @@ was interrupted goes on from the same numbers as one that was not.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -32,6 +31,7 @@ def write(keyframe: Keyframe, folder: Path) -> None:
 
     Raises:
         InvalidInput: it is not translated, or painted by hand: there is nothing to replay.
+        OSError: it cannot be written.
     """
     if keyframe.image is None or keyframe.latents is None or keyframe.track is None:
         raise InvalidInput(f"keyframe {keyframe.number} has no track; only translated ones have.")
@@ -43,7 +43,10 @@ def write(keyframe: Keyframe, folder: Path) -> None:
     }
     if keyframe.pooled is not None:
         tensors["pooled"] = keyframe.pooled.float()
-    save_file({name: x.cpu().contiguous() for name, x in tensors.items()}, folder / TENSORS)
+    try:
+        save_file({name: x.cpu().contiguous() for name, x in tensors.items()}, folder / TENSORS)
+    except SafetensorError as error:  # a full disk, for example
+        raise OSError(f"{folder / TENSORS} cannot be written: {error}") from error
     facts = {name: getattr(keyframe, name) for name in _FACTS}
     (folder / FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
@@ -75,21 +78,17 @@ def read(folder: Path, frame: Tensor, controls: tuple[Tensor, ...] = ()) -> Keyf
         ) from error
 
 
-def repainted(keyframe: Keyframe, picture: Path) -> Keyframe:
-    """The keyframe with a picture painted in another program.
-
-    Raises:
-        InvalidInput: the picture cannot be read, or is of another size.
-    """
-    return replace(keyframe, image=None).painted(read_picture(picture))
-
-
 def write_picture(image: Tensor, file: Path) -> None:
     """Write (3, H, W) RGB in [0, 1] as a PNG of 16 bits, an error of at most 1/131070.
 
     Raises:
         OSError: it cannot be written.
     """
+    file.write_bytes(encoded(image))
+
+
+def encoded(image: Tensor) -> bytes:
+    """What `write_picture` writes."""
     pixels = (
         (image.detach().float().clamp(0, 1) * _WHITES["uint16"])
         .round()
@@ -99,8 +98,8 @@ def write_picture(image: Tensor, file: Path) -> None:
     )
     done, data = cv2.imencode(".png", cv2.cvtColor(pixels.astype(np.uint16), cv2.COLOR_RGB2BGR))
     if not done:
-        raise OSError(f"{file} could not be encoded.")
-    file.write_bytes(data.tobytes())
+        raise OSError(f"a picture of {image.shape[2]} x {image.shape[1]} could not be encoded.")
+    return data.tobytes()
 
 
 def read_picture(file: Path) -> Tensor:

@@ -6,6 +6,7 @@ it was stopped, and a changed one does only what the change reaches.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from PIL.Image import Image
 from torch import Tensor
 
 from bridge_server import plan as planning
+from bridge_server.config import STORE
+from bridge_server.errors import NotEnoughSpace
 from bridge_server.events import KeyframeDone, Note, Watch, ignore
 from bridge_server.footage import Footage, resized, upright_size
 from bridge_server.job import Job
@@ -24,8 +27,9 @@ from bridge_server.media.statistics import ColourStatistics, match
 from bridge_server.media.verify import Report
 from bridge_server.pictures import contact_sheet
 from bridge_server.plan import Analyse, Painting, Plan, Propagate, Shot, Translate
-from bridge_server.records import PICTURE, write_picture
-from bridge_server.stages import Analysis, Bench
+from bridge_server.publish import publish
+from bridge_server.records import PICTURE, encoded
+from bridge_server.stages import FRAME_BYTES, Analysis, Bench
 from bridge_server.store import Store
 from fresco.callbacks import CancelToken
 from fresco.errors import OutOfMemory
@@ -76,11 +80,15 @@ def render(
     plan = _planned(bench, analysis)
     for note in plan.notes:
         watch(Note(note))
+    units = [unit for shot in plan.intervals for unit in shot]
+    whole = job.request.until == "done"
+    workers = _workers(job, units) if whole else 0
+    if whole:
+        _check_disk(job, units, store)
     _translate(bench, plan)
     report = None
-    if job.request.until == "done":
-        workers = _workers(job, plan)
-        bench.propagate([unit for shot in plan.intervals for unit in shot], workers)
+    if whole:
+        bench.propagate(units, workers)
         report = _encode(bench, plan, analysis)
     return Outcome(plan, analysis, lambda number: bench.picture(plan.keyframes[number]), report)
 
@@ -122,7 +130,7 @@ def export(outcome: Outcome, folder: Path) -> dict[int, Path]:
     and nothing is written over.
 
     Raises:
-        OSError: it cannot be written.
+        NotWritten, NotEnoughSpace, OSError: it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[int, Path] = {}
@@ -132,9 +140,8 @@ def export(outcome: Outcome, folder: Path) -> dict[int, Path]:
         else:
             files[number] = folder / f"frame {number:06d} {at.key[:8]}.png"
             if not files[number].exists():
-                part = files[number].with_name(f".{files[number].name}")
-                write_picture(outcome.picture(number), part)
-                part.replace(files[number])
+                # Over what another process wrote meanwhile: it is the same.
+                publish(encoded(outcome.picture(number)), files[number], overwrite=True)
     return files
 
 
@@ -148,8 +155,7 @@ def _planned(bench: Bench, analysis: Analysis) -> Plan:
     job = bench.job
     found, notes = planning.shots(job, analysis.errors, analysis.cuts)
     if job.request.until == "first_frame":
-        first = found[0].keyframes[0]
-        found = [Shot(first, first + 1, (first,), (first,))]
+        found = planning.only_first(job, found)
     batch, depth = job.request.batch, ""
     if any(shot.chain for shot in found):
         bench.limits, batch = bench.fitted(planning.fit(job, len(found)))
@@ -180,13 +186,28 @@ def _numbers(unit: Translate | planning.Redo) -> tuple[int, ...]:
     return unit.keyframes if isinstance(unit, Translate) else (unit.before.number,)
 
 
-def _workers(job: Job, plan: Plan) -> int:
+def _check_disk(job: Job, units: Sequence[Propagate], store: Store) -> None:
+    """Check that the frames between the keyframes will have room in the store.
+
+    Raises:
+        NotEnoughSpace: they have not.
+    """
+    frames = sum(unit.stop - unit.start for unit in units if store.find(unit.key) is None)
+    needed = frames * job.size.height * job.size.width * FRAME_BYTES
+    free = shutil.disk_usage(store.folder).free
+    if needed > free:
+        raise NotEnoughSpace(
+            f"the frames between the keyframes take {needed / 1e9:.1f} GB in {store.folder}, where "
+            f"{free / 1e9:.1f} GB are free; make room, or name another folder in {STORE}."
+        )
+
+
+def _workers(job: Job, units: Sequence[Propagate]) -> int:
     """How many intervals fit into the memory side by side.
 
     Raises:
         OutOfMemory: not a single one.
     """
-    units = [unit for shot in plan.intervals for unit in shot]
     if not units:
         return 1
     longest = max(units, key=lambda unit: unit.stop - unit.start)

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from fresco.errors import InvalidInput
 from host_plugins.link import timing
-
-_T = TypeVar("_T")
 
 #: How far a job goes before it waits for the user.
 GATES = ("first_frame", "keyframes", "done")
@@ -116,6 +114,22 @@ class PictureChoice:
         return cls(named, tuple(files.split(",")))
 
 
+def _is_seed(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,19}", text) is not None and int(text) < 2**63
+
+
+def _is_share(text: str) -> bool:
+    return _is_number(text) and 0 <= float(text) <= 1
+
+
+#: What the value of a change must be, and the words for it.
+_VALUES = {
+    "seed": (_is_seed, "a whole number from 0"),
+    "strength": (_is_share, "a number from 0 to 1"),
+    "painted": (bool, "the name of a picture"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """What is different at one keyframe.
@@ -127,6 +141,16 @@ class Change:
     frame: int
     what: str
     value: str
+
+    def __post_init__(self) -> None:
+        if self.what not in CHANGES or self.frame < 0:
+            raise InvalidInput(
+                f"{self.what}@{self.frame} is no change; write one of {', '.join(CHANGES)}, and a "
+                "frame from 0."
+            )
+        good = _VALUES.get(self.what)
+        if good is not None and not good[0](self.value):
+            raise InvalidInput(f"{self}: use {good[1]}.")
 
     def __str__(self) -> str:
         return f"{self.what}@{self.frame}={self.value}"
@@ -352,13 +376,18 @@ class Request:
             "accept": set(self.accept) <= set(LOSSES),
             "steps": self.steps is None or self.steps >= 1,
             "strength": self.strength is None or 0 <= self.strength <= 1,
+            "guidance": self.guidance is None or 0 <= self.guidance < math.inf,
+            "loras": all(math.isfinite(lora.weight) for lora in self.loras),
+            "controls": all(0 <= control.scale < math.inf for control in self.controls),
+            "pictures": all(0 <= own.scale < math.inf for own in self.pictures),
+            "changes": len({(own.frame, own.what) for own in self.changes}) == len(self.changes),
             "seed": 0 <= self.seed < 2**63,
             "batch": self.batch >= 3,
             "start": self.start >= 0,
             "stop": self.stop is None or self.stop > self.start,
             "handles": self.handles >= 0,
             "size": self.size is None or self.size >= 64,
-            "feather": self.feather >= 0,
+            "feather": 0 <= self.feather < math.inf,
             "clip_skip": self.clip_skip >= 1,
         }
         for name, holds in rules.items():
@@ -388,6 +417,11 @@ _HELP = {
     "accept": f"use some of {', '.join(LOSSES)}.",
     "steps": "use 1 or more.",
     "strength": "use 0 (the source itself) to 1.",
+    "guidance": "use 0 or more.",
+    "loras": "use numbers as weights.",
+    "controls": "use strengths of 0 or more.",
+    "pictures": "use strengths of 0 or more.",
+    "changes": "say each thing at a frame once.",
     "seed": "use a whole number from 0.",
     "batch": "use 3 keyframes or more.",
     "start": "frames count from 0.",
@@ -398,10 +432,8 @@ _HELP = {
     "clip_skip": "use 1 (none) or 2.",
 }
 _PARTS: dict[str, Any] = {
-    "loras": LoraChoice,
-    "controls": ControlChoice,
-    "pictures": PictureChoice,
-    "changes": Change,
+    f"tuple[{part.__name__}, ...]": part
+    for part in (LoraChoice, ControlChoice, PictureChoice, Change)
 }
 _TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
@@ -442,23 +474,41 @@ def read(file: Path) -> Request:
         table = tomlkit.parse(file.read_text(encoding="utf-8")).unwrap()
     except (OSError, UnicodeDecodeError, TOMLKitError) as error:
         raise InvalidInput(f"{file} cannot be read: {error}") from error
-    request = from_table(table, str(file))
-    beside = {name: getattr(request, name) for name in ("clip", "output", "mask", "subject")}
+    return _placed(from_table(table, str(file)), file.parent)
+
+
+def _placed(request: Request, folder: Path) -> Request:
+    """Let the relative paths in `request` count from `folder`. Names of models stay as they are."""
+
+    def at(path: str) -> str:
+        return str(folder / Path(path).expanduser()) if path else ""
+
     return replace(
-        request, **{name: str(file.parent / path) for name, path in beside.items() if path}
+        request,
+        **{name: at(getattr(request, name)) for name in ("clip", "output", "mask", "subject")},
+        controls=tuple(replace(own, maps=at(own.maps)) for own in request.controls),
+        pictures=tuple(
+            replace(own, pictures=tuple(map(at, own.pictures))) for own in request.pictures
+        ),
+        changes=tuple(
+            replace(own, value=at(own.value)) if own.what == "painted" else own
+            for own in request.changes
+        ),
     )
 
 
 def _value(name: str, kind: str, given: Any, source: str) -> Any:
-    if name in _PARTS:
-        return tuple(_part(_PARTS[name], item, f"{source}, {name}") for item in _list(given, name))
-    if kind.startswith("tuple"):
-        return tuple(str(item) for item in _list(given, name))
+    where = f"{source}, {name}"
+    if kind in _PARTS:
+        return tuple(_part(_PARTS[kind], item, where) for item in _list(given, where))
     if kind == "Method":
-        return _part(Method, given, f"{source}, {name}")
+        return _part(Method, given, where)
     kind = kind.removesuffix(" | None")
+    if kind.startswith("tuple"):
+        inner = kind.removeprefix("tuple[").partition(",")[0]
+        return tuple(_value(name, inner, item, source) for item in _list(given, where))
     if not _is_a(kind, given):
-        raise InvalidInput(f"{source}, {name}: {given!r} should be {_NAMES[kind]}.")
+        raise InvalidInput(f"{where}: {given!r} should be {_NAMES[kind]}.")
     return given
 
 
@@ -468,22 +518,34 @@ def _is_a(kind: str, given: Any) -> bool:
     return isinstance(given, wanted) and (bool in wanted or not isinstance(given, bool))
 
 
-def _part(kind: Callable[..., _T], given: Any, where: str) -> _T:
+def _part(kind: Any, given: Any, where: str) -> Any:
+    """Read one of `_PARTS`, said in words or as a table of its fields."""
     if isinstance(given, str) and hasattr(kind, "parse"):
-        return kind.parse(given)  # pyright: ignore
+        return _made(kind.parse, where, given)
     if not isinstance(given, Mapping):
         raise InvalidInput(f"{where}: {given!r} cannot be read; write a table of its fields.")
+    table: dict[str, Any] = dict(given)  # pyright: ignore
+    kinds = {field.name: str(field.type) for field in fields(kind)}
+    unknown = sorted(set(table) - set(kinds))
+    if unknown:
+        raise InvalidInput(
+            f"{where}: {given!r} cannot be read; {unknown[0]} is no field, there are "
+            f"{', '.join(kinds)}."
+        )
+    values = {key: _value(key, kinds[key], own, where) for key, own in table.items()}
+    return _made(kind, f"{where}: {given!r} cannot be read", **values)
+
+
+def _made(part: Any, where: str, /, *words: str, **values: Any) -> Any:
     try:
-        table: dict[str, Any] = dict(given)  # pyright: ignore
-        values = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
-        return kind(**values)
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(f"{where}: {given!r} cannot be read ({error}).") from error
+        return part(*words, **values)
+    except (InvalidInput, TypeError) as error:  # a type error: a field is missing
+        raise InvalidInput(f"{where}: {error}") from error
 
 
-def _list(given: Any, name: str) -> Sequence[Any]:
+def _list(given: Any, where: str) -> Sequence[Any]:
     if not isinstance(given, list | tuple):
-        raise InvalidInput(f"{name}: {given!r} should be a list.")
+        raise InvalidInput(f"{where}: {given!r} should be a list.")
     return given  # pyright: ignore[reportUnknownVariableType]
 
 

@@ -64,6 +64,16 @@ def with_preset(spec: ModelSpec, name: str, settings: Config | None = None) -> M
     return replace(spec, sampler=chosen.sampler, loras=loras)
 
 
+def annotator(kind: str, settings: Config | None = None) -> Path | None:
+    """Where the weights are that draw control maps of `kind`; None where it needs none.
+
+    Raises:
+        MissingWeights, NotAsPinned: see `bridge_server.library.locate`.
+    """
+    name = WEIGHTS.get(kind)
+    return None if name is None else library.locate(name, Role.ANNOTATOR, settings=settings)
+
+
 def control_estimator(kind: str, settings: Config | None = None) -> ControlEstimator:
     """The estimator of control maps called `kind`, with its weights.
 
@@ -71,12 +81,11 @@ def control_estimator(kind: str, settings: Config | None = None) -> ControlEstim
         MissingWeights, NotAsPinned: see `bridge_server.library.locate`.
         InvalidInput: there is no such kind.
     """
-    name = WEIGHTS.get(kind)
-    if name is None:
-        return estimator(kind)
     settings = settings or config.load()
-    path = library.locate(name, Role.ANNOTATOR, settings=settings)
-    pins = Lock(settings.lock_file).get(name).files
+    path = annotator(kind, settings)
+    if path is None:
+        return estimator(kind)
+    pins = Lock(settings.lock_file).get(WEIGHTS[kind]).files
     digest = pins[path.name].sha256 if path.suffix.lower() in PICKLES else None
     return estimator(kind, path, digest)
 

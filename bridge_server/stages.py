@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bridge_server import records, resolve
 from bridge_server.events import Note, Preview, Progress, Watch
-from bridge_server.footage import Footage, Matte, coverage, resized
+from bridge_server.footage import Footage, Matte, coverage, painting, resized
 from bridge_server.job import Control, Job
 from bridge_server.media.statistics import ColourStatistics
 from bridge_server.plan import (
@@ -53,6 +53,8 @@ from fresco.warm import Ready, WarmModels
 _ANALYSIS, _FIT, _BOUNDS, _SHRUNK = "analysis.json", "fit.json", "bounds.json", "shrunk.json"
 _COLOURS, _FRAMES = "colours.npy", "frames.npy"
 _WHITE = 2**16 - 1
+#: What a frame takes in the store per pixel, bytes: three colours of 16 bits.
+FRAME_BYTES = 6
 #: Colours are counted on pictures of this short side.
 _COLOUR_SIDE = 256
 
@@ -95,7 +97,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.footage = Footage(self.job.clip, self.job.size, self.job.hdr, self.cancel)
-        self._mattes = dict(self.job.mattes(self.cancel))
+        self._mattes = {name: Matte(clip, self.cancel) for name, clip in self.job.beside.items()}
 
     def begin(self, stage: str, done: float, total: float) -> None:
         """Count what follows as work of `stage`, of which `done` was there already."""
@@ -153,10 +155,11 @@ class Bench:
     def analysis(self, unit: Analyse) -> Analysis:
         """Measure the clip, or read what was measured."""
         folder = self.result(unit)
-        found = _read(folder / _ANALYSIS)
-        rows = torch.from_numpy(np.load(folder / _COLOURS))
-        colours = [ColourStatistics(int(r[0]), r[1:4], r[4:].view(3, 3)) for r in rows]
-        return Analysis(found["errors"], found["cuts"], colours)
+        with _reading(folder):
+            found = _read(folder / _ANALYSIS)
+            rows = torch.from_numpy(np.load(folder / _COLOURS))
+            colours = [ColourStatistics(int(r[0]), r[1:4], r[4:].view(3, 3)) for r in rows]
+            return Analysis(found["errors"], found["cuts"], colours)
 
     # ---------------------------------------------------------------------------- translation
 
@@ -180,8 +183,10 @@ class Bench:
 
     def fitted(self, unit: Fit) -> tuple[Limits, int]:
         """The limits, and the size of a batch, that fit into the memory."""
-        found = _read(self.result(unit) / _FIT)
-        return Limits(**found["limits"]), found["frames"]
+        folder = self.result(unit)
+        with _reading(folder):
+            found = _read(folder / _FIT)
+            return Limits(**found["limits"]), found["frames"]
 
     @make.register
     def _bounds(self, unit: Bounds, desk: Path) -> None:
@@ -193,8 +198,10 @@ class Bench:
 
     def bounds(self, unit: Bounds) -> tuple[float, float]:
         """The depths that become black and white."""
-        low, high = _read(self.result(unit) / _BOUNDS)["bounds"]
-        return low, high
+        folder = self.result(unit)
+        with _reading(folder):
+            low, high = _read(folder / _BOUNDS)["bounds"]
+            return low, high
 
     @make.register
     def _translate(self, unit: Translate, desk: Path) -> None:
@@ -311,7 +318,8 @@ class Bench:
                 numbers=[styled.number],
                 settings=self.job.settings,
             )[0]
-            return blank.painted(self.job.size.fit(records.read_picture(styled.file)))
+            picture = painting(styled.file, styled.number, self.job.size)
+            return blank.painted(self.job.size.fit(picture))
         found = records.read(
             self.place(styled),
             frames[0],
@@ -337,15 +345,19 @@ class Bench:
         """A styled keyframe at the working size, (3, height, width) in [0, 1]."""
         size = self.job.size
         if isinstance(styled, Painting):
-            return resized(_fitting(styled, size.height / size.width), size.height, size.width)
-        return records.read_picture(self.place(styled) / records.PICTURE)
+            picture = painting(styled.file, styled.number, size)
+            return resized(picture, size.height, size.width)
+        folder = self.place(styled)
+        with _reading(folder):
+            return records.read_picture(folder / records.PICTURE)
 
     # ---------------------------------------------------------------------------- propagation
 
     @make.register
     def _propagate(self, unit: Propagate, desk: Path) -> None:
         """Make the frames of one interval."""
-        (frames,) = intervals([self._interval(unit)], cancel=self.cancel)
+        with _one_thread():
+            (frames,) = intervals([self._interval(unit)], cancel=self.cancel)
         _write_frames(desk, frames)
 
     def propagate(self, units: Sequence[Propagate], workers: int) -> None:
@@ -370,7 +382,9 @@ class Bench:
 
     def propagated(self, unit: Propagate) -> Iterator[Tensor]:
         """Yield the frames of an interval that is done, (3, height, width) in [0, 1]."""
-        frames = np.load(self.result(unit) / _FRAMES, mmap_mode="r")
+        folder = self.result(unit)
+        with _reading(folder):
+            frames = np.load(folder / _FRAMES, mmap_mode="r")
         for frame in frames:
             yield torch.from_numpy(frame.astype(np.float32)) / _WHITE
 
@@ -381,22 +395,6 @@ class Bench:
             return None
         feather = self.job.request.feather
         return (coverage(each, height, width, feather) for each in matte.frames(start, stop))
-
-
-def _fitting(painting: Painting, aspect: float) -> Tensor:
-    """Read a painting of the frames' shape.
-
-    Raises:
-        InvalidInput: it is of another shape.
-    """
-    image = records.read_picture(painting.file)
-    height, width = image.shape[-2:]
-    if abs(height / width - aspect) > 0.02 * aspect:
-        raise InvalidInput(
-            f"{painting.file} is {width} x {height}, another shape than frame {painting.number}; "
-            "paint it at the frame's size."
-        )
-    return image
 
 
 def _counted(picture: Tensor) -> NDArray[np.float64]:
@@ -419,6 +417,17 @@ def _write(file: Path, facts: Any) -> None:
 
 def _read(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
+
+
+@contextmanager
+def _reading(folder: Path) -> Generator[None]:
+    """Say of a result that cannot be read what to do about it."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InvalidInput(
+            f"the result in {folder} is damaged ({error}); remove the folder, and it is made anew."
+        ) from error
 
 
 @contextmanager

@@ -21,6 +21,8 @@ import psutil
 from fresco.errors import InvalidInput
 
 _UNFINISHED = "unfinished"
+#: In each result: its files and their sizes.
+_INVENTORY = "inventory.json"
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -51,9 +53,9 @@ class Store:
         self._sweep()
 
     def find(self, key: str) -> Path | None:
-        """The folder of the result, if it is there."""
+        """The folder of the result, if it is there, with all its files at their full length."""
         place = self._place(key)
-        return place if place.is_dir() else None
+        return place if _whole(place) else None
 
     @contextmanager
     def writing(self, key: str) -> Generator[Path]:
@@ -66,19 +68,33 @@ class Store:
         desk.mkdir()
         try:
             yield desk
+            (desk / _INVENTORY).write_text(json.dumps(_sizes(desk)), encoding="utf-8")
             _to_disk(desk)
             self._put(desk, self._place(key))
         finally:
             shutil.rmtree(desk, ignore_errors=True)
 
     def _put(self, desk: Path, place: Path) -> None:
-        place.parent.mkdir(exist_ok=True)
+        if not place.parent.is_dir():
+            place.parent.mkdir(exist_ok=True)
+            _sync(self.folder)
         try:
             desk.rename(place)
         except OSError:
             if not place.is_dir():
                 raise
+            if not _whole(place):
+                self._exchange(desk, place)
         _sync(place.parent)
+
+    def _exchange(self, desk: Path, place: Path) -> None:
+        """Put a result in the place of a damaged one."""
+        damaged = desk.with_name(f"{desk.name}-damaged")
+        place.rename(damaged)
+        try:
+            desk.rename(place)
+        finally:
+            shutil.rmtree(damaged, ignore_errors=True)
 
     def _place(self, key: str) -> Path:
         if len(key) != 64 or not _HEX.issuperset(key):
@@ -91,6 +107,20 @@ class Store:
             owner = desk.name.partition("-")[0]
             if not owner.isdigit() or not psutil.pid_exists(int(owner)):
                 shutil.rmtree(desk, ignore_errors=True)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+
+
+def _whole(place: Path) -> bool:
+    """Whether all files of a result are there and as long as when they were written."""
+    try:
+        said = json.loads((place / _INVENTORY).read_text(encoding="utf-8"))
+        return all((place / name).stat().st_size == size for name, size in said.items())
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _to_disk(folder: Path) -> None:

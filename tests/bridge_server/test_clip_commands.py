@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from bridge_server import config
+from bridge_server import clip_commands, config
 from bridge_server.cli import app
 from bridge_server.media.probe import probe
 from tests.bridge_server.reels import pictures, reel
@@ -157,6 +157,55 @@ def test_a_job_file_says_the_same_and_options_go_before_it(
     assert (tmp_path / "out.mp4").read_bytes() == (done / "out.mp4").read_bytes()
 
 
+def test_options_may_empty_what_a_job_file_says(clip: Path, tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text(
+        f'clip = {json.dumps(str(clip))}\nprompt = "oil"\nstart = 3\nstop = 5\noverwrite = true\n'
+    )
+    wanted = clip_commands._request(file, {"prompt": "", "span": "6:"})  # pyright: ignore
+
+    assert (wanted.prompt, wanted.start, wanted.stop) == ("", 6, None)
+    assert wanted.overwrite
+
+
+def test_a_job_files_output_is_no_folder_of_keyframes(
+    done: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(config.STORE, str(done / "store"))
+    out = tmp_path / "out.mp4"
+    result = run(*RENDER, clip, "--until", "keyframes", "-o", out)
+
+    assert result.exit_code == 0, result.output
+    assert not out.exists()
+    assert len(list((tmp_path / "out keyframes").iterdir())) == 3
+
+
+def test_of_a_job_file_keyframes_wants_only_the_clip_and_its_cuts(
+    clip: Path, tmp_path: Path
+) -> None:
+    """Its model may be on another machine."""
+    (tmp_path / "job.toml").write_text(
+        f'clip = {json.dumps(str(clip))}\nmodel = "sd15"\ncontrols = ["depth:0.8"]\n'
+        'keyframes = "every:3"\ncuts = "4"\nstop = 8\nchanges = ["seed@2=3"]\n'
+    )
+    result = run("keyframes", tmp_path / "job.toml", "-o", tmp_path / "curve.png", "--json")
+
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout.splitlines()[-1])
+    assert (said["cuts"], said["frames"]) == ([4], [0, 8])
+    assert said["keyframes"] == [0, 3, 4, 7]
+
+
+def test_two_processes_at_once_make_the_same_clip(done: Path, clip: Path, tmp_path: Path) -> None:
+    names = ("a.mp4", "b.mp4")
+    both = [start(tmp_path / "store", *RENDER, clip, "-o", tmp_path / name) for name in names]
+    for process in both:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    for name in names:
+        assert (tmp_path / name).read_bytes() == (done / "out.mp4").read_bytes()
+
+
 def test_keyframes_are_proposed_with_a_plot(clip: Path, tmp_path: Path) -> None:
     plot = tmp_path / "curve.png"
     result = run("keyframes", clip, "--keyframes", "auto:2-4", "-o", plot, "--json")
@@ -214,6 +263,16 @@ def test_painted_keys_are_carried_over_the_clip(clip: Path, tmp_path: Path) -> N
         (("render", "{clip}", "-o", "/no/such/folder/a.mp4"), "the folder /no/such/folder"),
         (("render", "{clip}", "--mask", "missing.png"), "missing.png"),
         (("render", "{clip}", "--codec", "gif"), "there is no profile 'gif'"),
+        (("render", "{clip}", "--threads", "-1"), "threads: -1 cannot be"),
+        (("render", "{clip}", "--range", "\u00b2:"), "cannot be read"),
+        (("render", "{clip}", "--keyframes", "0,99"), "keyframes [99] are not among the frames 0"),
+        (("render", "{clip}", "--cuts", "99"), "cuts [99] are not between the frames 0 and 8"),
+        (("render", "{clip}", "--set", "prompt@99=a"), "changes at [99] are not among the frames"),
+        (("render", "{clip}", "--control", "depth:1:tile"), "depth-anything-v2-small"),
+        (("render", "{clip}", "--until", "keyframes", "-o", "{clip}/x"), "no keyframes can be put"),
+        (("contact-sheet", "{clip}", "-o", "sheet.tif"), "end it in .png or .jpg"),
+        (("keyframes", "{clip}", "-o", "curve.tif"), "end it in .png or .jpg"),
+        (("propagate", "{clip}", "--key", "2=a.png", "--key", "2=b.png"), "each thing at a frame"),
         (("render", "missing.mp4"), "missing.mp4"),
         (("render", "missing.toml"), "missing.toml cannot be read"),
         (("propagate", "{clip}", "--key", "a.png"), "write FRAME=PICTURE"),

@@ -39,6 +39,17 @@ SHARE = st.floats(0, 1)
 TEXT = st.text(st.characters(exclude_characters="\r", exclude_categories=["Cs"]), max_size=20)
 PICTURES = st.builds(PictureChoice, NAME, st.tuples(NAME), SHARE)
 FRAMES = st.lists(st.integers(0, 999), min_size=1, max_size=4).map(sorted)
+#: What may be said of each.
+VALUES = {
+    "prompt": TEXT,
+    "negative": TEXT,
+    "strength": st.floats(0, 1).map(str),
+    "seed": st.integers(0, 2**31 - 1).map(str),
+    "painted": TEXT.filter(bool),
+}
+CHANGE = st.sampled_from(CHANGES).flatmap(
+    lambda what: st.builds(Change, st.integers(0, 999), st.just(what), VALUES[what])
+)
 METHOD = st.builds(
     Method,
     spatial=st.none() | st.booleans(),
@@ -84,9 +95,9 @@ REQUESTS = st.builds(
     mask=TEXT,
     feather=st.floats(0, 100),
     subject=TEXT,
-    changes=st.lists(
-        st.builds(Change, st.integers(0, 999), st.sampled_from(CHANGES), TEXT), max_size=2
-    ).map(tuple),
+    changes=st.lists(CHANGE, max_size=2, unique_by=lambda change: (change.frame, change.what)).map(
+        tuple
+    ),
     method=METHOD,
     propagation=st.sampled_from(PROPAGATIONS),
     preserve_colour=st.booleans(),

@@ -9,13 +9,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from bridge_server import environment, plan
-from bridge_server.job import Job, settle
+from bridge_server import environment, plan, store
+from bridge_server.job import Job, model_facts, settle
 from bridge_server.plan import Painting, Plan, Record
-from bridge_server.request import Change, Method, Request
+from bridge_server.request import Change, ControlChoice, Method, PictureChoice, Request
+from fresco.adapters import FreeU, Inversion, IPAdapter, Lora
 from fresco.errors import InvalidInput
 from fresco.memory import Limits
+from fresco.warm import ModelSpec
 from tests.bridge_server.reels import reel
 
 
@@ -74,25 +77,6 @@ def test_batches_are_a_chain(clip: Path) -> None:
     first, second = own.translations[:2]
     assert first.anchors == ()
     assert second.anchors == (Record(0, first.key), Record(first.keyframes[-1], first.key))
-
-
-@pytest.mark.parametrize(
-    ("wish", "reached"),
-    [
-        ({"prompt": "oil"}, {"translate", "propagate"}),
-        ({"seed": 5}, {"translate", "propagate"}),
-        ({"strength": 0.5}, {"translate", "propagate"}),
-        ({"propagation": "flow"}, {"propagate"}),
-        ({"feather": 3.0}, set()),
-        ({"preserve_colour": True}, set()),
-        ({"codec": "hevc"}, set()),
-        ({"size": 128}, {"translate", "propagate"}),
-    ],
-)
-def test_what_a_wish_reaches(clip: Path, wish: dict[str, Any], reached: set[str]) -> None:
-    before, after = of(planned(job(clip))), of(planned(job(clip, **wish)))
-
-    assert {stage for stage in before if before[stage] != after[stage]} == reached
 
 
 def test_a_changed_keyframe_reaches_itself_and_the_two_intervals_beside_it(clip: Path) -> None:
@@ -199,3 +183,209 @@ def test_the_environment_and_the_clips_bytes_are_in_every_key(clip: Path, tmp_pa
     assert plan.analyse(own).key != plan.analyse(other).key
     assert of(planned(own)) == of(planned(more))
     assert of(planned(own)) == of(planned(job(renamed)))
+
+
+#: For every field of a request: other values, and the stages whose keys they change.
+EVERYTHING = {"translate", "propagate"}
+REACHED: dict[str, tuple[Any, set[str]]] = {
+    "clip": ("{other}", EVERYTHING),
+    "prompt": ("oil", EVERYTHING),
+    "negative": ("blur", EVERYTHING),
+    "output": ("{folder}/other.mkv", set()),
+    "sampler": ("ddim", EVERYTHING),
+    "steps": (7, EVERYTHING),
+    "guidance": (3.0, EVERYTHING),
+    "strength": (0.5, EVERYTHING),
+    "seed": (5, EVERYTHING),
+    "clip_skip": (2, EVERYTHING),
+    "controls": ((ControlChoice("tile", 0.5),), EVERYTHING),
+    "keyframes": ("every:6", EVERYTHING),
+    "cuts": ("none", EVERYTHING),
+    "shared_style": (False, EVERYTHING),
+    "start": (2, EVERYTHING),
+    "stop": (20, EVERYTHING),
+    "size": (128, EVERYTHING),
+    "mask": ("{picture}", set()),
+    "feather": (2.0, set()),
+    "subject": ("{picture}", EVERYTHING),
+    "changes": ((Change(4, "prompt", "night"),), {"redo", "propagate"}),
+    "propagation": ("flow", {"propagate"}),
+    "preserve_colour": (True, set()),
+    "method": (Method(iterations=3), {"translate", "propagate"}),
+    "codec": ("hevc", set()),
+    "accept": (("bit depth",), set()),
+    "until": ("keyframes", set()),
+    "overwrite": (True, set()),
+    # These act through the model's files and settings; see the tests below.
+    "model": (None, set()),
+    "vae": (None, set()),
+    "preset": (None, set()),
+    "loras": (None, set()),
+    "pictures": (None, set()),
+    "embeddings": (None, set()),
+    # Through the limits and the grouping, through the span, through what a sequence is.
+    "batch": (None, set()),
+    "handles": (None, set()),
+    "rate": (None, set()),
+    "hdr": (None, set()),
+}
+
+
+def test_every_field_is_thought_of() -> None:
+    assert set(REACHED) == set(Request.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("name", [name for name, (value, _) in REACHED.items() if value])
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_field_changes_the_keys_of_what_it_reaches(
+    clip: Path, tmp_path: Path, name: str, shared: bool
+) -> None:
+    value, reached = REACHED[name]
+    if isinstance(value, str):
+        other = reel(tmp_path / "o.mp4", (13, 13)) if "{other}" in value else ""
+        value = value.format(other=other, folder=tmp_path, picture=picture(tmp_path))
+    if name == "shared_style" and not shared:
+        value = True
+    wishes = {"shared_style": shared, name: value}
+    source = wishes.pop("clip", str(clip))
+    before = of(planned(job(clip, shared_style=shared)))
+    after = of(planned(job(Path(source), **wishes)))
+
+    assert {stage for stage in before if before[stage] != after[stage]} == reached
+
+
+def test_every_part_of_a_model_is_in_its_facts(tmp_path: Path) -> None:
+    def file(name: str) -> Path:
+        path = tmp_path / f"{name}.safetensors"
+        path.write_text(name)
+        return path
+
+    plain = ModelSpec(file("base"), controlnets=[file("net")], sampler="ddpm")
+    lora, own = Lora(file("lora"), 0.5), IPAdapter(file("ip"), [torch.zeros(3, 8, 8)], 0.5)
+    parts: dict[str, list[Any]] = {
+        "base": [file("b")],
+        "vae": [file("v")],
+        "controlnets": [[], [file("n")], [file("net"), file("net")]],
+        "sampler": ["ddim"],
+        "prediction": ["v_prediction"],
+        "clip_skip": [2],
+        "config": [file("c")],
+        "loras": [[lora], [replace(lora, weight=0.6)], [replace(lora, text_weight=0.1)]],
+        "inversions": [[Inversion(file("i"))], [Inversion(file("i"), "word")]],
+        "ip_adapters": [[own], [replace(own, scale=0.7)], [replace(own, file=file("ip2"))]],
+        "image_encoder": [file("e")],
+        "free_u": [FreeU(), FreeU(b1=1.4)],
+    }
+    told = [model_facts(plain)]
+    for name, values in parts.items():
+        told += [model_facts(replace(plain, **{name: value})) for value in values]
+
+    keys = {store.key("test", facts) for facts in told}
+    assert len(keys) == len(told)
+    # Previews are not results.
+    assert set(parts) | {"preview_vae"} == set(ModelSpec.__dataclass_fields__)
+
+
+def test_settings_of_the_method_are_in_the_keys(clip: Path) -> None:
+    own = job(clip)
+    for change in ({"temporal_until": 0.123}, {"guidance_scale": 2.345}, {"steps": 37}):
+        other = replace(own, settings=replace(own.settings, **change))
+        assert not of(planned(own))["translate"] & of(planned(other))["translate"]
+
+
+def test_maps_networks_and_pictures_are_in_the_keys(clip: Path, tmp_path: Path) -> None:
+    """By their content: of maps all files of the sequence, of pictures also whose they are."""
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for number in range(25):
+        picture(maps, f"map_{number:04}.png")
+    choice = ControlChoice("tile", 1.0, maps=str(maps / "map_0000.png"))
+    told = [of(planned(job(clip, controls=(choice,), rate="")))["translate"]]
+    cv2.imwrite(str(maps / "map_0007.png"), np.zeros((64, 96, 3), np.uint8))
+    told.append(of(planned(job(clip, controls=(choice,))))["translate"])
+
+    own = job(clip)
+    network = tmp_path / "network.pth"
+    for content in (b"one", b"two"):
+        network.write_bytes(content)
+        (control,) = own.controls
+        drawn = replace(own, controls=(replace(control, weights=network),))
+        told.append(of(planned(drawn))["translate"])
+        depth = replace(own, controls=(replace(control, kind="depth", weights=network),))
+        told.append({plan.bounds(depth).key})
+
+    a, b, c = (picture(tmp_path, f"{name}.png") for name in "abc")
+    cv2.imwrite(b, np.zeros((8, 8, 3), np.uint8))
+    for one, two in (((a, b), (c,)), ((a,), (b, c))):
+        chosen = (PictureChoice("ip", one), PictureChoice("ip", two))
+        wanted = replace(own, request=replace(own.request, pictures=chosen))
+        told.append(of(planned(wanted))["translate"])
+    every = [key for keys in told for key in keys]
+    assert len(set(every)) == len(every)
+
+
+def test_hardware_and_code_are_in_the_keys(clip: Path) -> None:
+    own = job(clip)
+    here = own.environment
+    for change in ({"hardware": "another"}, {"versions": (*here.versions, ("av", "1"))}):
+        other = replace(own, environment=replace(here, **change))
+        assert not of(planned(own))["translate"] & of(planned(other))["translate"]
+    assert {"torch", "av", "opencv", "code"} <= dict(here.versions).keys()
+
+
+def painted(folder: Path, *numbers: int) -> tuple[Change, ...]:
+    return tuple(Change(number, "painted", picture(folder)) for number in numbers)
+
+
+def test_painting_all_of_the_first_shot_changes_nothing_in_later_ones(
+    clip: Path, tmp_path: Path
+) -> None:
+    before = planned(job(clip))
+    after = planned(job(clip, changes=painted(tmp_path, 0, 4, 8, 12)))
+
+    assert before.translations == after.translations
+    assert before.intervals[1] == after.intervals[1]
+
+
+def test_of_a_painted_first_shot_only_what_later_ones_look_at_is_translated(
+    clip: Path, tmp_path: Path
+) -> None:
+    first = painted(tmp_path, 0, 2, 4, 6, 8, 10, 12)
+    after = planned(job(clip, keyframes="every:2", changes=first))
+    assert [unit.keyframes[0] for unit in after.translations if unit.keyframes[0] < 13] == [0]
+    alone = planned(job(clip, keyframes="every:2", changes=first, shared_style=False))
+    assert min(unit.keyframes[0] for unit in alone.translations) == 13
+
+
+def test_a_painted_frame_before_the_first_keyframe_leaves_the_shared_style(
+    clip: Path, tmp_path: Path
+) -> None:
+    before = planned(job(clip, keyframes="2,8,20"))
+    after = planned(job(clip, keyframes="2,8,20", changes=painted(tmp_path, 0)))
+
+    assert before.translations == after.translations
+    assert after.translations[-1].style == Record(2, after.translations[0].key)
+
+
+def test_a_painted_frame_is_a_key_of_its_shot(clip: Path, tmp_path: Path) -> None:
+    own = job(clip, keyframes="2", changes=painted(tmp_path, 2, 20))
+    assert own.spec is None
+    assert [shot.keyframes for shot in planned(own).shots] == [(2,), (20,)]
+    asked = planned(job(clip, keyframes="2", changes=painted(tmp_path, 20)))
+    assert [shot.keyframes for shot in asked.shots] == [(2,), (20,)]
+    assert asked.notes == ()
+
+
+def test_a_quick_look_needs_no_other_keyframe_and_none_that_is_painted(
+    clip: Path, tmp_path: Path
+) -> None:
+    def look(**wishes: Any) -> Plan:
+        own = job(clip, until="first_frame", **wishes)
+        shots, notes = plan.shots(own, [0.0] * len(own.span), [])
+        return plan.plan(own, plan.only_first(own, shots), notes, Limits(), 4)
+
+    night = look(changes=(Change(8, "prompt", "night"), *painted(tmp_path, 12)))
+    assert ([unit.keyframes for unit in night.translations], night.redone) == ([(0,)], ())
+    assert [unit.before.number for unit in look(changes=(Change(0, "seed", "2"),)).redone] == [0]
+    assert look(changes=painted(tmp_path, 0)).translations == ()
+    assert look(keyframes="2,20", changes=painted(tmp_path, 2, 20)).translations == ()

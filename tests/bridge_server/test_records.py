@@ -118,17 +118,9 @@ def test_pictures_of_both_depths(tmp_path: Path, dtype: type, white: int) -> Non
     assert image[:, 0, 0].tolist() == pytest.approx([1 / 3, 0, 1 / 5], abs=1e-5)
 
 
-def test_a_painting_replaces_the_result(done: tuple[Keyframe, ...], tmp_path: Path) -> None:
-    records.write_picture(random(3, 64, 64, seed=8), tmp_path / "ü.png")
-    painted = records.repainted(done[0], tmp_path / "ü.png")
-    assert painted.track is None
-    assert painted.image is not None
-    torch.testing.assert_close(painted.image, random(3, 64, 64, seed=8), atol=1e-4, rtol=0)
-    records.write_picture(random(3, 32, 64), tmp_path / "small.png")
-    with pytest.raises(InvalidInput, match="painted keyframe 10"):
-        records.repainted(done[0], tmp_path / "small.png")
+def test_pictures_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="cannot be read"):
-        records.repainted(done[0], tmp_path / "none.png")
+        records.read_picture(tmp_path / "none.png")
     (tmp_path / "text.png").write_text("hello")
     with pytest.raises(InvalidInput, match="no picture"):
-        records.repainted(done[0], tmp_path / "text.png")
+        records.read_picture(tmp_path / "text.png")

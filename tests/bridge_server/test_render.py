@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from fractions import Fraction
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from bridge_server import environment
+from bridge_server.errors import NotEnoughSpace
 from bridge_server.events import Event, Preview, Progress
 from bridge_server.job import Job, settle
 from bridge_server.media import probe
@@ -151,11 +153,13 @@ def test_a_painted_keyframe_is_taken_as_it_is(again: Desk, clip: Path, tmp_path:
     assert np.array_equal(before[4], again.frames[4])
 
 
-def test_a_painting_of_another_shape_is_refused(again: Desk, clip: Path, tmp_path: Path) -> None:
+def test_a_painting_of_another_shape_is_refused_before_the_work(
+    desk: Desk, clip: Path, tmp_path: Path
+) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((64, 64, 3), np.uint8))
 
     with pytest.raises(InvalidInput, match="64 x 64, another shape than frame 0"):
-        again.render(clip, changes=(Change(0, "painted", str(tmp_path / "a.png")),))
+        desk.job(clip, changes=(Change(0, "painted", str(tmp_path / "a.png")),))
 
 
 def test_it_goes_on_where_it_was_stopped_and_ends_with_the_same_bytes(
@@ -313,7 +317,147 @@ def test_an_interval_that_does_not_fit_is_refused_with_what_to_do(desk: Desk, cl
     small = replace(job, environment=replace(HERE, memory=100_000))
 
     with pytest.raises(OutOfMemory, match=r"frames 1 to 7 between two keyframes.*--size"):
-        render(small, desk.store, desk.models)
+        render(small, desk.store, desk.models, desk.told.append)
+    assert "translate" not in desk.made(), "it was refused before the work"
+
+
+def test_a_disk_that_is_too_small_is_refused_before_the_work(
+    desk: Desk, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(desk.folder)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+
+    with pytest.raises(NotEnoughSpace, match="FRESCO_BRIDGE_STORE"):
+        desk.render(clip)
+    assert "translate" not in desk.made()
+
+
+def test_a_folder_that_may_not_be_written_to_is_refused(
+    desk: Desk, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(NotWritten, match="may not be written to"):
+        desk.job(clip)
+
+
+@pytest.mark.parametrize("damage", ["shorter", "missing"])
+def test_what_is_damaged_in_the_store_is_made_anew(again: Desk, clip: Path, damage: str) -> None:
+    before = again.frames
+    for file in again.store.folder.rglob("*.*"):
+        if damage == "missing":
+            file.unlink()
+        else:
+            file.write_bytes(file.read_bytes()[:20])
+    again.render(clip)
+
+    assert again.made()["translate"] == 3
+    assert all(np.array_equal(a, b) for a, b in zip(before, again.frames, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("analysis.json", ()),
+        ("colours.npy", ()),
+        ("fit.json", ()),
+        ("frames.npy", ()),
+        ("keyframe.png", ()),
+        ("record.json", (Change(4, "seed", "2"),)),
+        ("record.safetensors", (Change(4, "seed", "2"),)),
+    ],
+)
+def test_a_result_of_garbage_is_named(
+    again: Desk, clip: Path, name: str, changes: tuple[Change, ...]
+) -> None:
+    for file in again.store.folder.rglob(name):
+        file.write_bytes(b"x" * file.stat().st_size)
+
+    with pytest.raises(InvalidInput, match=r"is damaged .*; remove the folder"):
+        again.render(clip, changes=changes)
+
+
+@pytest.mark.parametrize("number", [0, 4, 8])
+def test_several_changes_of_a_keyframe_beside_painted_ones(
+    again: Desk, clip: Path, tmp_path: Path, number: int
+) -> None:
+    """Also where a subject is marked, with more strength than before and with none."""
+    matte = np.zeros((64, 96), np.uint8)
+    matte[16:48, 24:72] = 255
+    cv2.imwrite(str(tmp_path / "subject.png"), matte)
+    painted = _painted(again, tuple({0, 4, 8} - {number}))
+    for strength in ("1", "0"):
+        changes = (
+            Change(number, "prompt", "neon night"),
+            Change(number, "negative", "blur"),
+            Change(number, "seed", "3"),
+            Change(number, "strength", strength),
+            *painted,
+        )
+        subject = str(tmp_path / "subject.png")
+        outcome = again.render(clip, until="keyframes", changes=changes, subject=subject)
+        assert [unit.before.number for unit in outcome.plan.redone] == [number]
+        assert outcome.picture(number).isfinite().all()
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.1])
+def test_hardly_any_strength_is_hardly_any_change(desk: Desk, clip: Path, strength: float) -> None:
+    desk.render(clip, strength=strength, keyframes="0,8")
+
+    assert len(desk.frames) == 9
+
+
+def test_shots_of_one_frame_and_a_painted_first_shot(desk: Desk, tmp_path: Path) -> None:
+    source = reel(tmp_path / "shots.mp4", (1, 4, 1))
+    desk.render(source, cuts="1,5")
+    before = desk.frames
+    assert len(before) == 6
+    outcome = desk.render(source, cuts="1,5", changes=_painted(desk, (0,)))
+
+    assert [len(own) for own in (outcome.plan.translations, outcome.plan.redone)] == [3, 0]
+    assert desk.made()["translate"] == 0
+    same = [np.array_equal(a, b) for a, b in zip(before, desk.frames, strict=True)]
+    assert same == [False] + [True] * 5
+
+
+def test_a_quick_look_with_changes_elsewhere(again: Desk, clip: Path) -> None:
+    changes = (Change(8, "prompt", "neon night"), *_painted(again, (0,)))
+    outcome = again.render(clip, until="first_frame", changes=changes)
+
+    assert outcome.keyframes == [0]
+    assert "translate" not in again.made() or again.made()["translate"] == 0
+
+
+def test_outside_a_moving_mask_sixteen_bits_and_alpha_come_through(
+    desk: Desk, tmp_path: Path
+) -> None:
+    """With a range and handles, the numbers of the files beginning anywhere."""
+    rng = np.random.default_rng(3)
+    for folder in ("in", "mask"):
+        (tmp_path / folder).mkdir()
+    frames = [rng.integers(0, 2**16, (64, 96, 4), np.uint16) for _ in range(8)]
+    for index, frame in enumerate(frames):
+        cv2.imwrite(str(tmp_path / "in" / f"a.{1001 + index}.png"), frame)
+        mask = np.zeros((64, 96), np.uint8)
+        mask[:, 10 * index : 10 * index + 10] = 255
+        cv2.imwrite(str(tmp_path / "mask" / f"m.{index}.png"), mask)
+    target = tmp_path / "out"
+    target.mkdir()
+    desk.render(
+        tmp_path / "in", rate="24", mask=str(tmp_path / "mask"), feather=2.0, start=3, stop=5,
+        handles=1, keyframes="3,5", codec="", output=str(target / "b.####.png"),
+    )  # fmt: skip
+
+    files = sorted(target.iterdir())
+    assert [file.name for file in files] == [f"b.{1001 + index}.png" for index in range(2, 6)]
+    for index, file in enumerate(files, start=2):
+        written = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        assert written is not None
+        assert written.dtype == np.uint16
+        changed = (written != frames[index]).any(axis=(0, 2)).nonzero()[0]
+        assert len(changed) > 4
+        assert changed.min() >= 10 * index
+        assert changed.max() < 10 * index + 10
+        assert np.array_equal(written[..., 3], frames[index][..., 3])
 
 
 def test_a_turned_clip_with_wide_pixels_is_worked_on_as_it_is_shown(

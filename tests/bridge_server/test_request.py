@@ -122,13 +122,13 @@ def test_controls_in_words(text: str, expected: ControlChoice) -> None:
     ("text", "expected"),
     [
         ("auto", Keyframes()),
+        ("auto:5-12", Keyframes(shortest=5, longest=12)),
         ("every:12", Keyframes(every=12)),
         ("24,0,60,24", Keyframes(frames=(0, 24, 60))),
     ],
 )
 def test_keyframes_in_words(text: str, expected: Keyframes) -> None:
     assert Keyframes.parse(text) == expected
-    assert Keyframes.parse(str(expected)) == expected
 
 
 def test_the_method_is_that_of_the_settings() -> None:
@@ -181,14 +181,30 @@ def test_words_that_cannot_be_read_are_answered_with_an_example(parse: Any, text
         ({"clip": "x", "loras": "ink"}, "loras: 'ink' should be a list"),
         ({"clip": "x", "loras": [{"file": "ink"}]}, "loras: .* cannot be read"),
         ({"clip": "x", "controls": [3]}, "controls: 3 cannot be read"),
+        ({"clip": "x", "loras": [{"name": "a", "weight": "b"}]}, "weight: 'b' should be a number"),
+        ({"clip": "x", "loras": [{"weight": 1.0}]}, "loras: .* cannot be read"),
+        ({"clip": "x", "loras": [{"name": "a", "weight": float("nan")}]}, "loras: .* cannot be"),
+        ({"clip": "x", "controls": ["canny:-1"]}, "controls: .* cannot be; use strengths"),
+        ({"clip": "x", "guidance": float("inf")}, "guidance: inf cannot be"),
+        ({"clip": "x", "feather": float("inf")}, "feather: inf cannot be"),
+        ({"clip": "x", "pictures": [{"name": "a", "pictures": "b.png"}]}, "should be a list"),
+        ({"clip": "x", "embeddings": [3]}, "embeddings: 3 should be a text"),
+        ({"clip": "x", "changes": [{"frame": -1, "what": "seed", "value": "1"}]}, "no change"),
+        ({"clip": "x", "changes": [{"frame": 1, "what": "size", "value": "1"}]}, "no change"),
+        ({"clip": "x", "changes": [{"frame": 1, "what": "seed", "value": 1}]}, "1 should be a"),
+        ({"clip": "x", "changes": ["seed@1=\u00b2"]}, "use a whole number"),
+        ({"clip": "x", "changes": ["seed@1=9223372036854775808"]}, "use a whole number"),
+        ({"clip": "x", "changes": ["strength@1=nan"]}, "use a number from 0 to 1"),
+        ({"clip": "x", "changes": ["painted@1="]}, "use the name of a picture"),
+        ({"clip": "x", "changes": ["seed@1=1", "seed@1=2"]}, "say each thing at a frame once"),
         ({"clip": "x", "keyframes": "often"}, "keyframes 'often' cannot be read"),
         ({"clip": "x", "rate": "1e999999999"}, "rate: '1e999999999' is no number of frames"),
-        ({"clip": "x", "method": {"spatial": 1}}, "spatial: 1 cannot be; use true or false"),
-        ({"clip": "x", "method": {"iterations": True}}, "iterations: True cannot be"),
-        ({"clip": "x", "method": {"iterations": 2.5}}, "iterations: 2.5 cannot be"),
+        ({"clip": "x", "method": {"spatial": 1}}, "spatial: 1 should be true or false"),
+        ({"clip": "x", "method": {"iterations": True}}, "iterations: True should be a whole"),
+        ({"clip": "x", "method": {"iterations": 2.5}}, "iterations: 2.5 should be a whole"),
         ({"clip": "x", "method": {"temporal_until": 1.5}}, "temporal_until: 1.5 cannot be"),
         ({"clip": "x", "method": {"lr": float("nan")}}, "lr: nan cannot be"),
-        ({"clip": "x", "method": {"smooth_at": 0.5}}, "smooth_at: 0.5 cannot be"),
+        ({"clip": "x", "method": {"smooth_at": 0.5}}, "smooth_at: 0.5 should be a list"),
         ({"clip": "x", "method": {"smooth_at": [0.5, 2]}}, r"smooth_at: \(0.5, 2\) cannot be"),
         ({"clip": "x", "method": {"steps": 3}}, "method: .* cannot be read"),
     ],
@@ -212,3 +228,19 @@ def test_a_job_file(tmp_path: Path) -> None:
             request.read(file)
     with pytest.raises(InvalidInput, match="cannot be read"):
         request.read(tmp_path / "none.toml")
+
+
+def test_every_path_in_a_job_file_counts_from_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text(
+        'clip = "in.mp4"\nmask = "mask.png"\nsubject = "subject.png"\n'
+        'controls = ["depth:1.0:mine=maps/", "canny"]\npictures = ["ip=a.png,/b.png"]\n'
+        'changes = ["painted@4=four.png", "prompt@8=a.png"]\n',
+        encoding="utf-8",
+    )
+    asked = request.read(file)
+
+    assert asked.subject == str(tmp_path / "subject.png")
+    assert [control.maps for control in asked.controls] == [str(tmp_path / "maps"), ""]
+    assert asked.pictures[0].pictures == (str(tmp_path / "a.png"), "/b.png")
+    assert [change.value for change in asked.changes] == [str(tmp_path / "four.png"), "a.png"]

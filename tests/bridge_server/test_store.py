@@ -62,6 +62,34 @@ def test_what_failed_leaves_nothing(tmp_path: Path) -> None:
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.parametrize("damage", ["shorter", "missing", "no inventory", "emptied", "no JSON"])
+def test_a_damaged_result_is_not_found_and_is_made_again(tmp_path: Path, damage: str) -> None:
+    store = Store(tmp_path)
+
+    def make() -> None:
+        with store.writing(A) as desk:
+            (desk / "4").mkdir()
+            (desk / "4" / "a.txt").write_text("result")
+
+    make()
+    place = store.find(A)
+    assert place is not None
+    file, inventory = place / "4" / "a.txt", place / "inventory.json"
+    if damage == "shorter":
+        file.write_text("res")
+    if damage in ("missing", "emptied"):
+        file.unlink()
+    if damage in ("no inventory", "emptied"):
+        inventory.unlink()
+    if damage == "no JSON":
+        inventory.write_text("{")
+    assert store.find(A) is None
+    make()
+    assert store.find(A) == place
+    assert file.read_text() == "result"
+    assert list((tmp_path / "unfinished").iterdir()) == []
+
+
 def test_the_first_of_two_writers_stands(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with store.writing(A) as slow:
