@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,9 @@ GRADIENT_WEIGHTS = (2.5, 0.5, 0.5)
 TOLERANCES = 3e-4, 3e-3
 #: Keys that differ by less than the first, smoothed and where both fit, agree; by the second not.
 AGREEMENT = 6 / 255, 14 / 255
+#: Two unrelated textures mixed by halves lose this factor of contrast. Where more is lost they are
+#: opposites, and to bring that back would only raise what noise they have not in common.
+_MOST_GAIN = math.sqrt(2)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +89,7 @@ def _joined(left: Tensor, right: Tensor, share: Tensor, position: float) -> Tens
     right = (right - right_mean) * (spread / right_spread) + mean
     mixed = torch.lerp(left, right, share)
     mixed_mean, mixed_spread = _statistics(mixed)
-    gain = spread / mixed_spread
+    gain = (spread / mixed_spread).clamp(max=_MOST_GAIN)
     screen = (mixed - mixed_mean) * gain + mean
     return poisson.solve(screen, *_gradients(left, right, share, gain), _weights(left))
 

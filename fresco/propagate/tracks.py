@@ -20,7 +20,7 @@ from fresco.propagate.search import Pair, best_of, match, mismatch, smoothed
 Matcher = Callable[[Pair, Tensor, Tensor], Tensor]
 #: A chain of flows has to fit better than the direct flow by this part, lest noise decide: errors
 #: add up along a chain.
-_CHAIN_MARGIN = 0.2
+_CHAIN_MARGIN = 0.1
 
 
 def follow(
