@@ -51,7 +51,9 @@ def follow(
         for match_frame, flows in zip(matchers, found, strict=True):
             start = _start(target, source, direct, step, flows)
             # The previous output brought here by flow is the styled key read along the flow.
-            pair = Pair(torch.cat((target, sample(look, start, "bicubic")), dim=1), key_guide, start)
+            pair = Pair(
+                torch.cat((target, sample(look, start, "bicubic")), dim=1), key_guide, start
+            )
             flows.append(match_frame(pair, frame, key))
         before = frame
     return found
@@ -64,7 +66,9 @@ def _start(
     if not flows:
         return direct
     chained = step + sample(flows[-1], step)
-    fits = mismatch(target, source, chained) < (1 - _CHAIN_MARGIN) * mismatch(target, source, direct)
+    fits = mismatch(target, source, chained) < (1 - _CHAIN_MARGIN) * mismatch(
+        target, source, direct
+    )
     return torch.where(fits, chained, direct)
 
 
