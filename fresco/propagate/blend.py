@@ -15,7 +15,7 @@ from fresco.propagate.lab import to_lab, to_rgb
 #: Weights of the gradients of L, a and b against their values.
 GRADIENT_WEIGHTS = (2.5, 0.5, 0.5)
 #: Matching costs well below this are all called good: keys that agree, keys that disagree.
-TOLERANCES = 3e-4, 1e-2
+TOLERANCES = 3e-4, 6e-3
 #: Keys that differ by less than the first agree, by the second they do not; see `disagreement`.
 AGREEMENT = 1.5 / 255, 4 / 255
 #: Side of the blocks, pixels, that disagreement is the median of.

@@ -94,12 +94,14 @@ class _Interval:
         """Make the frames by the matcher that gives the source back with the least error."""
         if not self._wanted:
             return self._frames.new_empty(0, *self._frames.shape[1:])
+        return self._made(*self._best_tracks(matchers))
+
+    def _best_tracks(self, matchers: Sequence[Matcher]) -> tuple[list[Tensor], list[Tensor]]:
+        """The flows into the left and into the right key, per wanted frame; [] without that key."""
         ours = self._tracks(self._frames[: self._wanted.stop], self._left, matchers)
         theirs = self._tracks(self._frames[self._wanted.start :].flip(0), self._right, matchers)
         tracks = [(near, far[::-1]) for near, far in zip(ours, theirs, strict=True)]
-        if len(tracks) > 1:
-            tracks.sort(key=self._error)
-        return self._made(*tracks[0])
+        return min(tracks, key=self._error) if len(tracks) > 1 else tracks[0]
 
     def _tracks(
         self, frames: Tensor, key: Tensor | None, matchers: Sequence[Matcher]

@@ -18,9 +18,10 @@ from fresco.propagate.search import Pair, best_of, match, mismatch, smoothed
 
 #: (pair, frame, key frame) → the flow into the key; see `by_flow` and `by_patch`.
 Matcher = Callable[[Pair, Tensor, Tensor], Tensor]
-#: A chain of flows has to fit better than the direct flow by this part, lest noise decide: errors
-#: add up along a chain.
-_CHAIN_MARGIN = 0.1
+#: Errors add up along a chain: near the direct flow (pixels), it has to fit better by this part.
+_NEAR, _BETTER = 4.0, 0.1
+#: A direct flow that lies elsewhere has to fit better by this: on a repeated pattern it jumps.
+_ELSEWHERE = 1e-3
 
 
 def follow(
@@ -62,13 +63,13 @@ def follow(
 def _start(
     target: Tensor, source: Tensor, direct: Tensor, step: Tensor, flows: Sequence[Tensor]
 ) -> Tensor:
-    """Return per pixel the direct flow, or the chained one where the source fits it better."""
+    """Return per pixel the direct flow or the chained one, by how the source alone fits."""
     if not flows:
         return direct
     chained = step + sample(flows[-1], step)
-    fits = mismatch(target, source, chained) < (1 - _CHAIN_MARGIN) * mismatch(
-        target, source, direct
-    )
+    ours, theirs = (mismatch(target, source, found) for found in (chained, direct))
+    near = (chained - direct).norm(dim=1, keepdim=True) < _NEAR
+    fits = torch.where(near, ours < (1 - _BETTER) * theirs, ours <= theirs + _ELSEWHERE)
     return torch.where(fits, chained, direct)
 
 
