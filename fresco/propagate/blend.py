@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fresco.propagate import poisson
 from fresco.propagate.lab import to_lab, to_rgb
-from fresco.propagate.sampling import gaussian
 
 #: Weights of the gradients of L, a and b against their values.
 GRADIENT_WEIGHTS = (2.5, 0.5, 0.5)
 #: Matching costs well below this are all called good: keys that agree, keys that disagree.
-TOLERANCES = 3e-4, 3e-3
-#: Keys that differ by less than the first, smoothed and where both fit, agree; by the second not.
-AGREEMENT = 6 / 255, 14 / 255
+TOLERANCES = 3e-4, 6e-3
+#: Keys that differ by less than the first agree, by the second they do not; see `disagreement`.
+AGREEMENT = 1.5 / 255, 4 / 255
+#: Side of the blocks, pixels, that disagreement is the median of.
+_BLOCK = 8
+#: Two unrelated textures mixed by halves lose this factor of contrast. Where more is lost they are
+#: opposites, and to bring that back would only raise what noise they have not in common.
+_MOST_GAIN = math.sqrt(2)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,19 +54,33 @@ def share_of_right(left: Side, right: Side, position: float, strength: float) ->
 
 
 def disagreement(left: Side, right: Side) -> float:
-    """Return how much two keys disagree, from 0 (not at all) to 1.
+    """Return how much two keys disagree in colour, light or texture, from 0 (not at all) to 1.
 
-    The mean difference of the sides' smoothed images where both match well: misplaced strokes
-    cancel in the smoothing, what is left is colour and light.
+    Compared are places that match well, each side with the nearest value that the other has within
+    a pixel: strokes misplaced by less, as matching leaves them, do not count. The median over
+    blocks leaves out what only seems to match: keys that disagree do so nearly everywhere.
     """
     trust = 1 / (1 + ((left.cost + right.cost) / TOLERANCES[0]).square())
-    sigma = min(left.image.shape[-2:]) / 32
-    apart = gaussian((left.image - right.image) * trust, sigma).abs().mean(dim=1, keepdim=True)
-    weight = gaussian(trust, sigma)
-    mean = float((apart).sum() / weight.sum())
+    apart = (_outside(left.image, right.image) + _outside(right.image, left.image)) / 2
+    weights = F.avg_pool2d(trust, _BLOCK)
+    typical = _median(F.avg_pool2d(trust * apart, _BLOCK) / weights, weights)
     low, high = AGREEMENT
-    ramp = min(1.0, max(0.0, (mean - low) / (high - low)))
+    ramp = min(1.0, max(0.0, (typical - low) / (high - low)))
     return ramp * ramp * (3 - 2 * ramp)
+
+
+def _median(values: Tensor, weights: Tensor) -> float:
+    """The value that half of the weight lies below."""
+    ordered, order = values.flatten().sort()
+    below = weights.flatten()[order].cumsum(dim=0)
+    return float(ordered[int((below < below[-1] / 2).sum())])
+
+
+def _outside(image: Tensor, other: Tensor) -> Tensor:
+    """How far an image lies outside of what the other spans within a pixel, (1, 1, H, W)."""
+    above = F.max_pool2d(other, 3, stride=1, padding=1)
+    below = -F.max_pool2d(-other, 3, stride=1, padding=1)
+    return (image - image.clamp(below, above)).abs().mean(dim=1, keepdim=True)
 
 
 def blend(left: Side, right: Side, position: float, strength: float) -> Tensor:
@@ -85,7 +105,7 @@ def _joined(left: Tensor, right: Tensor, share: Tensor, position: float) -> Tens
     right = (right - right_mean) * (spread / right_spread) + mean
     mixed = torch.lerp(left, right, share)
     mixed_mean, mixed_spread = _statistics(mixed)
-    gain = spread / mixed_spread
+    gain = (spread / mixed_spread).clamp(max=_MOST_GAIN)
     screen = (mixed - mixed_mean) * gain + mean
     return poisson.solve(screen, *_gradients(left, right, share, gain), _weights(left))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -10,9 +12,10 @@ from fresco.errors import InvalidInput
 from fresco.flow import FlowEstimator
 from fresco.frames import Frames, check_values, stack
 from fresco.propagate.blend import Side, blend, disagreement
+from fresco.propagate.exposure import levelled
 from fresco.propagate.guides import source_guide
 from fresco.propagate.sampling import sample
-from fresco.propagate.search import Pair
+from fresco.propagate.search import mismatch
 from fresco.propagate.tracks import Matcher, by_flow, by_patch, default_flow, follow
 
 #: Name → how frames are matched to a key.
@@ -51,7 +54,7 @@ def interval(
         raise InvalidInput(f"no propagation is called {method!r}; use one of {sorted(METHODS)}.")
     left, right = _checked(left, batch, "left"), _checked(right, batch, "right")
     work = _Interval(batch, left, right, flow or default_flow(), cancel or CancelToken())
-    return work.best(MATCHERS if method == "auto" else {method: MATCHERS[method]})
+    return work.best(tuple(MATCHERS.values()) if method == "auto" else (MATCHERS[method],))
 
 
 def _checked(key: Tensor | None, batch: Tensor, name: str) -> Tensor | None:
@@ -81,31 +84,32 @@ class _Interval:
             raise InvalidInput("there is no key; give the left one, the right one, or both.")
         if left is not None and right is not None and len(frames) < 2:
             raise InvalidInput("two keys need two frames to stand on; give one key for one frame.")
-        self._frames, self._left, self._right = frames, left, right
+        self._frames, self._left, self._right = levelled(frames, flow), left, right
         self._flow, self._cancel = flow, cancel
         #: The indices of the frames to make.
         self._wanted = range(left is not None, len(frames) - (right is not None))
 
     @torch.no_grad()
-    def best(self, matchers: dict[str, Matcher]) -> Tensor:
+    def best(self, matchers: Sequence[Matcher]) -> Tensor:
         """Make the frames by the matcher that gives the source back with the least error."""
         if not self._wanted:
             return self._frames.new_empty(0, *self._frames.shape[1:])
-        tracks = [self._tracks(matcher) for matcher in matchers.values()]
-        if len(tracks) > 1:
-            tracks.sort(key=self._error)
-        return self._made(*tracks[0])
+        return self._made(*self._best_tracks(matchers))
 
-    def _tracks(self, matcher: Matcher) -> tuple[list[Tensor], list[Tensor]]:
+    def _best_tracks(self, matchers: Sequence[Matcher]) -> tuple[list[Tensor], list[Tensor]]:
         """The flows into the left and into the right key, per wanted frame; [] without that key."""
-        frames, poll = self._frames, self._cancel.check
-        stop = self._wanted.stop
-        left, right = self._left, self._right
-        ours = [] if left is None else follow(frames[:stop], left, matcher, self._flow, poll)
-        if right is None:
-            return ours, []
-        backward = frames[self._wanted.start :].flip(0)
-        return ours, follow(backward, right, matcher, self._flow, poll)[::-1]
+        ours = self._tracks(self._frames[: self._wanted.stop], self._left, matchers)
+        theirs = self._tracks(self._frames[self._wanted.start :].flip(0), self._right, matchers)
+        tracks = [(near, far[::-1]) for near, far in zip(ours, theirs, strict=True)]
+        return min(tracks, key=self._error) if len(tracks) > 1 else tracks[0]
+
+    def _tracks(
+        self, frames: Tensor, key: Tensor | None, matchers: Sequence[Matcher]
+    ) -> list[list[Tensor]]:
+        """Per matcher the flows into a key from the frames behind it; [] without that key."""
+        if key is None:
+            return [[] for _ in matchers]
+        return follow(frames, key, matchers, self._flow, self._cancel.check)
 
     def _made(self, ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
         left, right = self._left, self._right
@@ -137,7 +141,7 @@ class _Interval:
         return tuple(  # pyright: ignore[reportReturnType]
             Side(
                 self._read(key, flow),
-                Pair(guide, source_guide(source), flow).cost(flow, "bicubic"),
+                mismatch(guide, source_guide(source), flow, "bicubic"),
             )
             for key, source, flow in ends
         )

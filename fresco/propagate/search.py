@@ -43,14 +43,19 @@ class Pair:
 
     def cost(self, flow: Tensor, mode: str = "bilinear") -> Tensor:
         """Return the guides' squared difference under `flow`, over patches: (1, 1, h, w)."""
-        difference = (self.target - sample(self.key, flow, mode)).square_()
         astray = (flow - self.carried).square_() * (POSITION / max(self.size) ** 2)
-        return box(difference.sum(dim=1, keepdim=True) + astray.sum(dim=1, keepdim=True))
+        difference = _difference(self.target, self.key, flow, mode)
+        return box(difference + astray.sum(dim=1, keepdim=True))
 
     def halved(self) -> Pair:
         """Return the pair at half its size."""
         target = halved(self.target)
         return Pair(target, halved(self.key), resized_flow(self.carried, *target.shape[-2:]))
+
+
+def mismatch(target: Tensor, key: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
+    """Return the squared difference of two guides under `flow`, over patches: (1, 1, h, w)."""
+    return box(_difference(target, key, flow, mode))
 
 
 def best_of(pair: Pair, flows: Sequence[Tensor], mode: str = "bilinear") -> Tensor:
@@ -61,18 +66,17 @@ def best_of(pair: Pair, flows: Sequence[Tensor], mode: str = "bilinear") -> Tens
     return best
 
 
-def match(pair: Pair, candidates: Sequence[Tensor]) -> Tensor:
-    """Match every patch of the target to the key.
+def match(pair: Pair) -> Tensor:
+    """Return the flow into the key, (1, 2, h, w), that fits every patch of the target best.
 
-    candidates: flows (1, 2, h, w) to start from at every level
-    returns: (1, 2, h, w) flow into the key
+    At every level the search starts from the level before or from the positions carried by flow.
     """
     levels = [pair]
     while min(levels[-1].size) // 2 >= _COARSEST:
         levels.append(levels[-1].halved())
     flow = torch.zeros_like(levels[-1].carried)
     for index, level in enumerate(reversed(levels)):
-        starts = [resized_flow(start, *level.size) for start in (flow, *candidates)]
+        starts = resized_flow(flow, *level.size), level.carried
         radius = _WINDOWS[min(index, len(_WINDOWS) - 1)]
         flow = _search(level, best_of(level, starts), radius)
     return flow
@@ -122,6 +126,10 @@ def _search(pair: Pair, flow: Tensor, radius: int) -> Tensor:
                 best, lowest = _better(pair, best, lowest, shifted)
         flow = best
     return flow
+
+
+def _difference(target: Tensor, key: Tensor, flow: Tensor, mode: str) -> Tensor:
+    return (target - sample(key, flow, mode)).square_().sum(dim=1, keepdim=True)
 
 
 def _better(

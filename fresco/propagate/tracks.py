@@ -14,55 +14,74 @@ from fresco.flow import Dis, FlowEstimator
 from fresco.frames import to_bytes
 from fresco.propagate.guides import source_guide, style_guide
 from fresco.propagate.sampling import sample
-from fresco.propagate.search import Pair, best_of, match, smoothed
+from fresco.propagate.search import Pair, best_of, match, mismatch, smoothed
 
-#: (pair, candidates, frame, key frame) → the flow into the key; see `by_flow` and `by_patch`.
-Matcher = Callable[[Pair, Sequence[Tensor], Tensor, Tensor], Tensor]
+#: (pair, frame, key frame) → the flow into the key; see `by_flow` and `by_patch`.
+Matcher = Callable[[Pair, Tensor, Tensor], Tensor]
+#: Errors add up along a chain: near the direct flow (pixels), it has to fit better by this part.
+_NEAR, _BETTER = 4.0, 0.1
+#: A direct flow that lies elsewhere has to fit better by this: on a repeated pattern it jumps.
+_ELSEWHERE = 1e-3
 
 
 def follow(
     frames: Tensor,
     style: Tensor,
-    match_frame: Matcher,
+    matchers: Sequence[Matcher],
     flow: FlowEstimator,
     poll: Callable[[], None],
-) -> list[Tensor]:
-    """Return the flows into the key from the frames behind it, nearest first.
+) -> list[list[Tensor]]:
+    """Return the flows into the key from the frames behind it, nearest first, by every matcher.
 
-    Each is sought near two: the flow estimated directly, and the flow to the frame before followed
-    by that one's own flow into the key, which still holds where the motion is large.
+    Each is sought near one of two: the flow estimated directly, and the flow to the frame before
+    followed by that one's own flow into the key, which still holds where the motion is large.
 
     frames: (M, 3, H, W), the key frame first
     style: (3, H, W), the styled key
     poll: called before each frame
-    returns: M - 1 flows (1, 2, H, W), pixels
+    returns: per matcher M - 1 flows (1, 2, H, W), pixels
     """
     key, before = frames[:1], frames[:1]
-    key_guide = torch.cat((source_guide(key), style_guide(style[None])), dim=1)
-    found: list[Tensor] = []
+    source, look = source_guide(key), style_guide(style[None])
+    key_guide = torch.cat((source, look), dim=1)
+    found: list[list[Tensor]] = [[] for _ in matchers]
     for frame in frames[1:].split(1):
         poll()
-        chained = direct = flow(frame, key)
-        if found:
-            step = flow(frame, before)
-            chained = step + sample(found[-1], step)
-        # The previous output brought here by flow is the styled key read along the chain.
-        previous = style_guide(sample(style[None], chained, "bicubic"))
-        pair = Pair(torch.cat((source_guide(frame), previous), dim=1), key_guide, chained)
-        found.append(match_frame(pair, (chained, direct), frame, key))
+        target, direct = source_guide(frame), flow(frame, key)
+        step = direct if before is key else flow(frame, before)
+        for match_frame, flows in zip(matchers, found, strict=True):
+            start = _start(target, source, direct, step, flows)
+            # The previous output brought here by flow is the styled key read along the flow.
+            pair = Pair(
+                torch.cat((target, sample(look, start, "bicubic")), dim=1), key_guide, start
+            )
+            flows.append(match_frame(pair, frame, key))
         before = frame
     return found
 
 
-def by_flow(pair: Pair, candidates: Sequence[Tensor], frame: Tensor, key: Tensor) -> Tensor:
-    """Return for each pixel the flow that fits better."""
+def _start(
+    target: Tensor, source: Tensor, direct: Tensor, step: Tensor, flows: Sequence[Tensor]
+) -> Tensor:
+    """Return per pixel the direct flow or the chained one, by how the source alone fits."""
+    if not flows:
+        return direct
+    chained = step + sample(flows[-1], step)
+    ours, theirs = (mismatch(target, source, found) for found in (chained, direct))
+    near = (chained - direct).norm(dim=1, keepdim=True) < _NEAR
+    fits = torch.where(near, ours < (1 - _BETTER) * theirs, ours <= theirs + _ELSEWHERE)
+    return torch.where(fits, chained, direct)
+
+
+def by_flow(pair: Pair, frame: Tensor, key: Tensor) -> Tensor:
+    """Return the flow that the search would start from."""
     del frame, key
-    return best_of(pair, candidates)
+    return pair.carried
 
 
-def by_patch(pair: Pair, candidates: Sequence[Tensor], frame: Tensor, key: Tensor) -> Tensor:
-    """Search patches around the flows, then make the matches smooth and exact to the subpixel."""
-    flow = smoothed(pair, match(pair, candidates))
+def by_patch(pair: Pair, frame: Tensor, key: Tensor) -> Tensor:
+    """Search patches around the flow, then make the matches smooth and exact to the subpixel."""
+    flow = smoothed(pair, match(pair))
     return best_of(pair, (flow, _refined(flow, frame, key)), "bicubic")
 
 

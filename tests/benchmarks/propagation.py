@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -152,10 +153,15 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", default=parts)
     parser.add_argument("--method", choices=METHODS, default="auto")
     options = parser.parse_args()
-    for part in options.parts:
-        line = (_disagreeing if part in UNLIKE else _agreeing)(part, options.method)
-        sys.stdout.write(f"{part:20} {line}\n")
-        sys.stdout.flush()
+    if len(options.parts) > 1:
+        # Each in a process of its own: memory that one has freed would hide what the next needs.
+        command = [sys.executable, "-m", __spec__.name, "--method", options.method]
+        for part in options.parts:
+            subprocess.run([*command, part], check=True)
+        return
+    (part,) = options.parts
+    line = (_disagreeing if part in UNLIKE else _agreeing)(part, options.method)
+    sys.stdout.write(f"{part:20} {line}\n")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import torch
 
 from fresco.propagate.blend import Side, blend, disagreement, share_of_right
 from fresco.propagate.lab import to_lab, to_rgb
+from fresco.propagate.sampling import gaussian
 from tests.fresco import cases
 
 
@@ -23,6 +24,28 @@ def test_keys_that_agree_are_mixed_plainly() -> None:
     assert disagreement(side(image), side(image)) == 0
     joined = blend(side(image), side(image), 0.3, 0.0)
     torch.testing.assert_close(joined, image)
+
+
+def test_displaced_strokes_agree_but_a_texture_of_its_own_does_not() -> None:
+    image = cases.frames(1, 64, 64) * 0.8
+    noise = torch.randn(2, *image.shape[1:], generator=torch.Generator().manual_seed(0))
+    first, second = (image + 0.2 * gaussian(noise, 1.2)).clamp(0, 1).split(1)
+    assert disagreement(side(first), side(first.roll(1, dims=-1))) < 0.05
+    assert disagreement(side(first), side(second)) > 0.95
+
+
+def test_a_part_that_only_seems_to_match_is_no_disagreement() -> None:
+    image = cases.frames(1, 64, 64)
+    other = image.clone()
+    other[..., :24] = 1 - other[..., :24]
+    assert disagreement(side(image), side(other)) == 0
+
+
+def test_opposites_mix_to_grey_without_their_noise_being_raised() -> None:
+    image = 0.2 + 0.6 * cases.frames(1, 64, 64)
+    noisy = (image + 0.004 * torch.randn(image.shape)).clamp(0, 1)
+    joined = blend(side(noisy), side(1 - image), 0.5, 1.0)
+    assert float((joined - 0.5).abs().mean()) < 0.15
 
 
 def test_joining_two_equal_sides_changes_nothing_at_full_strength() -> None:

@@ -56,6 +56,31 @@ def test_a_still_clip_keeps_its_style_to_the_last_digit(styled: Tensor) -> None:
     torch.testing.assert_close(made, styled[:1].repeat(2, 1, 1, 1), rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_flicker_and_fades_do_not_mislead(clip: Tensor, styled: Tensor, method: str) -> None:
+    gains = torch.tensor([0.7, 1.0, 0.75, 0.9, 0.6])[:, None, None, None]
+    made = interval(clip * gains, styled[0], styled[-1], method)
+    assert inner_error(made, styled[1:-1]) < 0.02
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_noise_does_not_move_what_is_still(styled: Tensor, method: str) -> None:
+    still = texture(64, 64)[None].repeat(9, 1, 1, 1)
+    noise = torch.randn(still.shape, generator=torch.Generator().manual_seed(0)) * 3 / 255
+    made = interval((still + noise).clamp(0, 1), styled[0], styled[0], method)
+    assert inner_error(made, styled[:1]) < 0.01
+
+
+def test_a_repeated_pattern_is_followed_past_its_period() -> None:
+    waves = torch.arange(144) * (2 * torch.pi / 16)
+    pattern = 0.5 + 0.2 * (waves.sin()[:80, None] + waves.sin())
+    clip = moving(pattern.expand(3, -1, -1), frames=7, step=5)
+    styled = moving(texture(80, 144, seed=7), frames=7, step=5)
+    made = interval(clip, styled[0], None)
+    # What comes into view from the right is in no key.
+    assert float((made[-1] - styled[-1])[..., 12:-12, 12:-44].abs().mean()) < 0.03
+
+
 def test_one_key_styles_all_frames_beside_it(clip: Tensor, styled: Tensor) -> None:
     after = interval(clip, styled[0], None)
     before = interval(clip, None, styled[-1])
@@ -136,3 +161,13 @@ def test_keys_that_disagree_change_into_each_other_evenly(clip: Tensor) -> None:
     steps = -means.diff()
     assert float(steps.max()) < 1.5 * float(means[0] - means[-1]) / 4
     assert float(steps.min()) > 0
+
+
+def test_keys_of_unlike_texture_change_into_each_other_evenly(clip: Tensor) -> None:
+    generator = torch.Generator().manual_seed(0)
+    grain = 0.1 * torch.randn(2, 3, 64, 64, generator=generator)
+    still = clip[:1].repeat(7, 1, 1, 1)
+    left, right = (clip[:1] * 0.5 + 0.25 + grain).clamp(0, 1)
+    made = torch.cat((left[None], interval(still, left, right), right[None]))
+    steps = made.diff(dim=0).abs().mean(dim=(1, 2, 3))
+    assert float(steps.max()) < 1.5 * float((left - right).abs().mean()) / 5
