@@ -12,7 +12,7 @@ from diffusers import AutoencoderTiny, DDPMScheduler
 from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
 
-from training import loop, models
+from training import growth, loop, models
 from training.latents import Batch, Mixture, Sampler
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,24 @@ def prepare(
     return noisy, steps, target, (SNR_LIMIT / (ratio + 1)).clamp(max=1)
 
 
+SKIP_DROPOUT = 0.15
+"""Share of the pictures, per level, that must do without the skips of one of the two top levels.
+
+Else the networks do everything there, and what FRESCO guides below changes nothing.
+"""
+
+
+class _SkipDropout:
+    """A hook on an up block: removes the skips of some pictures of the batch."""
+
+    def __call__(self, block: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        skips = kwargs["res_hidden_states_tuple"]
+        if not block.training:
+            return args, kwargs
+        kept = torch.rand(len(skips[0]), 1, 1, 1) >= SKIP_DROPOUT
+        return args, {**kwargs, "res_hidden_states_tuple": tuple(skip * kept for skip in skips)}
+
+
 class _Norm(nn.GroupNorm):
     """Group normalisation in single precision, which is faster than bfloat16 on a CPU."""
 
@@ -95,6 +113,10 @@ def _hasten(draft: models.Draft) -> None:
 def build(run: loop.Run, start: Path | None) -> Trainer:
     """Fresh networks, or those of a pipeline folder, with a new optimiser."""
     draft = models.create(run.folder / "tokenizer") if start is None else models.load(start)
+    if draft.unet.config["layers_per_block"] != models.LAYERS:
+        draft = growth.grown(draft)
+    for block in draft.unet.up_blocks[-2:]:
+        block.register_forward_pre_hook(_SkipDropout(), with_kwargs=True)
     for module in draft.modules().values():
         module.to(memory_format=torch.channels_last).train()
     _hasten(draft)

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 TILE_FACTORS = (2, 3, 4, 4, 4, 6, 8)
 """How much the tile map is softened; 4 is the default of the draft model."""
+HARD = ("coloured-pencil", "oil", "cartoon")
+"""Styles that a classifier took for others longest: whose strokes are learnt late."""
 
 
 @torch.inference_mode()
@@ -59,12 +61,14 @@ class Mixture:
     """How a batch is drawn.
 
     size: side of the crops in pixels; photo, mixed: shares of plain photos and of mixed styles;
-    canny, bare: shares of edge maps and of pictures without control.
+    hard: share of the single styles that is kept for the HARD ones; canny, bare: shares of edge
+    maps and of pictures without control.
     """
 
     size: int = 128
     photo: float = 0.14
     mixed: float = 0.2
+    hard: float = 0.25
     canny: float = 0.25
     bare: float = 0.08
 
@@ -125,6 +129,8 @@ class Sampler:
             return 0
         if kind < self.mixture.photo + self.mixture.mixed:
             return int(self.rng.integers(singles, versions))
+        if self.rng.uniform() < self.mixture.hard:
+            return list(styles.STYLES).index(str(self.rng.choice(HARD)))
         return int(self.rng.integers(1, singles))
 
     def _place(self) -> tuple[int, int, int]:

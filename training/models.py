@@ -30,7 +30,8 @@ INDEX = {
     "requires_safety_checker": False,
 }
 """The pipeline folder's `model_index.json`."""
-WIDTHS = (80, 112, 144, 176)
+WIDTHS = (80, 112, 112, 112)
+LAYERS = 2
 GROUPS = 16
 HEADS = 4
 
@@ -99,10 +100,17 @@ def create(tokenizer_folder: Path) -> Draft:
         tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder, model_max_length=text.LENGTH)
     else:
         tokenizer = text.build_tokenizer(tokenizer_folder)
+    return Draft(*networks(), text.create_encoder(tokenizer), tokenizer)
+
+
+def networks(
+    widths: tuple[int, ...] = WIDTHS, layers: int = LAYERS
+) -> tuple[UNet2DConditionModel, ControlNetModel]:
+    """U-Net and ControlNet as they are before training."""
     shared = {
         "in_channels": LATENT_CHANNELS,
-        "block_out_channels": WIDTHS,
-        "layers_per_block": 1,
+        "block_out_channels": widths,
+        "layers_per_block": layers,
         "cross_attention_dim": text.WIDTH,
         "attention_head_dim": HEADS,
         "norm_num_groups": GROUPS,
@@ -110,7 +118,7 @@ def create(tokenizer_folder: Path) -> Draft:
     unet = UNet2DConditionModel(sample_size=32, out_channels=LATENT_CHANNELS, **shared)
     controlnet = ControlNetModel(conditioning_embedding_out_channels=(8, 16, 32, 64), **shared)
     _open_control(controlnet)
-    return Draft(unet, controlnet, text.create_encoder(tokenizer), tokenizer)
+    return unet, controlnet
 
 
 def _open_control(controlnet: ControlNetModel) -> None:
