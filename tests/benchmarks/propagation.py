@@ -37,9 +37,19 @@ CLIPS = {
     "music-recolor-128": ("music", 128, 20, 30, True, (26.31, 0.9268, 16.8)),
     "dog-identity-512": ("dog", 512, 20, 23, False, (43.00, 0.9906, 287.4)),
 }
-#: Part → motion and seed of the scene.
-SCENES = {"textured-small": (0.5, 0), "textured": (1.0, 0), "textured-large": (1.6, 2)}
-UNLIKE = ("unlike-keys-dog", "unlike-keys-music")
+#: Part → motion and seed of the scene, and the light of every second source frame.
+SCENES = {
+    "textured-small": (0.5, 0, 1.0),
+    "textured": (1.0, 0, 1.0),
+    "textured-large": (1.6, 2, 1.0),
+    "textured-flicker": (1.0, 0, 0.75),
+}
+#: Part → clip; hue and gain of the left and the right key, and the deviation of their textures.
+UNLIKE = {
+    "unlike-keys-dog": ("dog", (15, 1.1), (-15, 0.92), 12),
+    "unlike-keys-music": ("music", (15, 1.1), (-15, 0.92), 12),
+    "unlike-texture-dog": ("dog", (0, 1.0), (0, 1.0), 30),
+}
 
 
 def _clip(name: str, short: int, first: int, last: int) -> list[Bytes]:
@@ -102,7 +112,9 @@ def _agreeing(part: str, method: str) -> str:
         styled = [_recoloured(image) for image in source] if recolour else source
         reference = f"EbSynth {psnr:5.2f} / {ssim:.4f} {seconds:6.1f} s"
     else:
-        source, styled = render(motion=SCENES[part][0], seed=SCENES[part][1])
+        motion, seed, light = SCENES[part]
+        source, styled = render(motion=motion, seed=seed)
+        source[1::2] = [np.round(image * light).astype(np.uint8) for image in source[1::2]]
         psnr, ssim, energy = _scores(_plain(_tensor(source), _tensor(styled)), styled[1:-1])
         reference = f"DIS     {psnr:5.2f} / {ssim:.4f} gradients {energy:.2f}"
     frames, keys = _tensor(source), _tensor([styled[0], styled[-1]])
@@ -116,13 +128,13 @@ def _agreeing(part: str, method: str) -> str:
     )
 
 
-def _unlike(image: Tensor, hue: float, gain: float, seed: int) -> Tensor:
+def _unlike(image: Tensor, hue: float, gain: float, grain: float, seed: int) -> Tensor:
     """A key as diffusion might make it: its own hue, gain and texture."""
     hsv = cv2.cvtColor((image * gain).clamp(0, 1).permute(1, 2, 0).numpy(), cv2.COLOR_RGB2HSV)
     hsv[..., 0] = (hsv[..., 0] + hue) % 360
     noise = np.random.default_rng(seed).normal(size=hsv.shape[:2]).astype(np.float32)
     noise = cv2.GaussianBlur(noise, (0, 0), 1.2)
-    turned = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) + (noise / noise.std() * 12 / 255)[..., None]
+    turned = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) + (noise / noise.std() * grain / 255)[..., None]
     return torch.from_numpy(np.clip(turned, 0, 1)).permute(2, 0, 1).contiguous()
 
 
@@ -133,8 +145,9 @@ def _steps(images: Tensor, flow: Tensor, seen: Tensor) -> float:
 
 
 def _disagreeing(part: str, method: str) -> str:
-    frames = _tensor(_clip(part.rsplit("-", 1)[1], 256, 20, 30))
-    left, right = _unlike(frames[0], 15, 1.1, 1), _unlike(frames[-1], -15, 0.92, 2)
+    clip, ours, theirs, grain = UNLIKE[part]
+    frames = _tensor(_clip(clip, 256, 20, 30))
+    left, right = _unlike(frames[0], *ours, grain, 1), _unlike(frames[-1], *theirs, grain, 2)
     made = torch.cat((left[None], interval(frames, left, right, method), right[None]))
     forward, backward = (
         Dis(fine=True)(*p) for p in ((frames[:-1], frames[1:]), (frames[1:], frames[:-1]))
@@ -159,6 +172,9 @@ def main() -> None:
         for part in options.parts:
             subprocess.run([*command, part], check=True)
         return
+    # Waiting threads would count as work.
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     (part,) = options.parts
     line = (_disagreeing if part in UNLIKE else _agreeing)(part, options.method)
     sys.stdout.write(f"{part:20} {line}\n")

@@ -64,11 +64,19 @@ def test_flicker_and_fades_do_not_mislead(clip: Tensor, styled: Tensor, method: 
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_noise_does_not_move_what_is_still(styled: Tensor, method: str) -> None:
-    still = texture(64, 64)[None].repeat(9, 1, 1, 1)
-    noise = torch.randn(still.shape, generator=torch.Generator().manual_seed(0)) * 3 / 255
-    made = interval((still + noise).clamp(0, 1), styled[0], styled[0], method)
-    assert inner_error(made, styled[:1]) < 0.01
+def test_the_errors_of_a_chain_of_flows_do_not_add_up_under_noise(
+    styled: Tensor, method: str
+) -> None:
+    still = texture(64, 64)[None].repeat(8, 1, 1, 1)
+    noise = torch.randn(still.shape, generator=torch.Generator().manual_seed(0)) * 5 / 255
+    clip = (still + noise).clamp(0, 1)
+
+    def drifting(source: Tensor, target: Tensor) -> Tensor:
+        to_key = float((target - clip[0]).abs().mean()) < 1 / 255
+        return torch.full((1, 2, *source.shape[-2:]), 0.0 if to_key else 0.2)
+
+    made = interval(clip, styled[0], None, method, flow=drifting)
+    assert inner_error(made[-1:], styled[:1]) < 0.005
 
 
 def test_a_repeated_pattern_is_followed_past_its_period() -> None:
@@ -78,7 +86,7 @@ def test_a_repeated_pattern_is_followed_past_its_period() -> None:
     styled = moving(texture(80, 144, seed=7), frames=7, step=5)
     made = interval(clip, styled[0], None)
     # What comes into view from the right is in no key.
-    assert float((made[-1] - styled[-1])[..., 12:-12, 12:-44].abs().mean()) < 0.03
+    assert float((made[-1] - styled[-1])[..., 12:-12, 12:-44].abs().mean()) < 0.005
 
 
 def test_one_key_styles_all_frames_beside_it(clip: Tensor, styled: Tensor) -> None:
