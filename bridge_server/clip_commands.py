@@ -340,13 +340,9 @@ def _settled(wanted: Request, device: str, threads: int, cancel: CancelToken) ->
 
 
 def _rendered(job: Job, watch: Watch, cancel: CancelToken) -> Outcome:
-    from bridge_server.render import render as run
-    from bridge_server.store import Store
-    from fresco.warm import WarmModels
+    from bridge_server.render import render_alone
 
-    place = job.environment
-    models = WarmModels(place.memory, place.torch_device, place.torch_dtype)
-    return run(job, Store(config.load().store), models, watch, cancel)
+    return render_alone(job, config.load().store, watch, cancel)
 
 
 def _keyframe_folder(job: Job) -> Path:

@@ -15,9 +15,7 @@ from bridge_server.media.errors import NotWritten
 from bridge_server.publish import publish
 from bridge_server.render import Outcome
 from bridge_server.request import Request
-from bridge_server.store import Store
 from fresco.callbacks import CancelToken
-from fresco.warm import WarmModels
 
 CLIP = Path(__file__).with_name("data") / "demo.mp4"
 BEFORE, AFTER, SHEET = "before.mp4", "after.mp4", "keyframes.jpg"
@@ -42,9 +40,7 @@ def run(
     begun = time.monotonic()
     wanted = Request(str(CLIP), prompt, output=str(folder / AFTER), overwrite=overwrite)
     job = settle(wanted, here(), config, cancel)
-    place = job.environment
-    models = WarmModels(place.memory, place.torch_device, place.torch_dtype)
-    outcome = rendering.render(job, Store(config.store), models, watch, cancel)
+    outcome = rendering.render_alone(job, config.store, watch, cancel)
     publish(CLIP.read_bytes(), folder / BEFORE, overwrite)
     pictures.save(rendering.sheet(job, outcome), folder / SHEET, overwrite)
     shown = _page(job, outcome, time.monotonic() - begun)

@@ -6,6 +6,7 @@ for the model, and the method.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -34,6 +35,7 @@ from fresco.errors import InvalidInput, MissingWeights
 from fresco.schedule import Settings
 from fresco.warm import ModelSpec
 
+_SAMPLE = 1 << 20
 _METHOD = Settings()
 _STRENGTH = 0.75
 #: Short sides that models were trained on, by family; the catalogue may know better.
@@ -64,6 +66,7 @@ class Job:
     output: the file to write
     spec: the model, as files of this machine; None where every keyframe is painted
     model: what the model is called, for people
+    source: a word for the clip's content (`identity`)
     beside: the mask, the subject and the controls' maps, by their fields' names and numbers
     notes: what the user should know before the work
     """
@@ -79,6 +82,7 @@ class Job:
     settings: Settings
     strength: float
     environment: Environment
+    source: str
     beside: Mapping[str, Clip]
     notes: tuple[str, ...] = ()
 
@@ -154,6 +158,7 @@ def settle(
         settings=model.settings if model else _METHOD,
         strength=model.strength if model else _STRENGTH,
         environment=environment,
+        source=identity(clip),
         beside=dict(_beside(request, model.controls if model else (), clip, cancel)),
         notes=(*(model.notes if model else ()), *_missing_handles(clip, request)),
     )
@@ -242,13 +247,14 @@ class _Model:
         self.notes: list[str] = []
         self._known = catalogue.load(config)
         self._entry = self._known.get(request.model)
+        self._best = self._entry.recommended if self._entry else catalogue.Settings()
+        best = self._best
         chosen = self._choices()
         self.controls = tuple(control for control, _ in chosen)
         spec = self._named([name for _, name in chosen])
         preset = samplers.preset(request.preset) if request.preset else None
         if request.preset:
             spec = resolve.with_preset(spec, request.preset, config)
-        best = self._entry.recommended if self._entry else catalogue.Settings()
         sampler = request.sampler or (preset.sampler if preset else best.sampler)
         spec = replace(spec, sampler=sampler or samplers.DEFAULT)
         self.spec = resolve.resolve(spec, config)
@@ -277,10 +283,9 @@ class _Model:
 
     def _named(self, controlnets: list[str]) -> ModelSpec:
         request = self._request
-        best = self._entry.recommended if self._entry else catalogue.Settings()
         return ModelSpec(
             base=request.model,
-            vae=request.vae or self._installed(best.vae) or None,
+            vae=request.vae or self._installed(self._best.vae) or None,
             controlnets=controlnets,
             preview_vae=None,
             clip_skip=request.clip_skip,
@@ -313,9 +318,7 @@ class _Model:
         if [choice.kind for choice in asked] == ["none"]:
             return []
         if not asked:
-            best = self._entry.recommended.control if self._entry else None
-            asked = (ControlChoice(best or "canny"),)
-            return [self._choice(choice, recommended=True) for choice in asked]
+            return [self._choice(ControlChoice(self._best.control or "canny"), recommended=True)]
         return [self._choice(choice) for choice in asked]
 
     def _choice(self, choice: ControlChoice, recommended: bool = False) -> tuple[Control, str]:
@@ -351,6 +354,20 @@ class _Model:
         if own or entry.base:
             return entry.base == self._request.model
         return entry.family is not None and entry.family.value == self.family
+
+
+def identity(clip: Clip) -> str:
+    """A word for the content of a clip, however it is called: sizes, times, a sample of each file.
+
+    A film of many gigabytes cannot be hashed for every command.
+    """
+    digest = hashlib.sha256()
+    for file in clip.files or (clip.path,):
+        stat = file.stat()
+        digest.update(f"{stat.st_size}:{stat.st_mtime_ns}|".encode())
+        with file.open("rb") as data:
+            digest.update(data.read(_SAMPLE if stat.st_size < 64 * _SAMPLE else _SAMPLE // 16))
+    return digest.hexdigest()[:24]
 
 
 def _first(*values: Any) -> Any:

@@ -14,14 +14,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from bridge_server.job import Control, Job, model_facts
+from bridge_server.job import Job, identity, model_facts
 from bridge_server.request import Keyframes, parse_cuts
 from bridge_server.store import key
-from fresco import batches, keyframes
+from fresco import batches, keyframes, weights
 from fresco.errors import InvalidInput
 from fresco.memory import Limits
-
-_SAMPLE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,26 +161,12 @@ class Plan:
 def source_facts(job: Job) -> dict[str, Any]:
     """What every unit depends on: the clip's bytes, and how its frames are seen."""
     return {
-        "clip": identity(job.clip.files or (job.clip.path,)),
+        "clip": job.source,
         "rate": str(job.clip.rate),
         "hdr": job.hdr.value,
         "size": asdict(job.size),
         "environment": job.environment.facts(),
     }
-
-
-def identity(files: Iterable[Path]) -> str:
-    """A word for the content of files, however they are called: sizes, times, a sample of each.
-
-    A film of many gigabytes cannot be hashed for every command.
-    """
-    digest = hashlib.sha256()
-    for file in files:
-        stat = file.stat()
-        digest.update(f"{stat.st_size}:{stat.st_mtime_ns}|".encode())
-        with file.open("rb") as data:
-            digest.update(data.read(_SAMPLE if stat.st_size < 64 * _SAMPLE else _SAMPLE // 16))
-    return digest.hexdigest()[:24]
 
 
 def analyse(job: Job) -> Analyse:
@@ -213,7 +197,11 @@ def bounds(job: Job) -> Bounds:
     """The unit that measures depth."""
     step = max(1, len(job.span) // 8)
     frames = tuple(job.span[::step])
-    networks = [_weights(control) for control in job.controls if control.kind == "depth"]
+    networks = [
+        control.weights and weights.identity(control.weights)
+        for control in job.controls
+        if control.kind == "depth"
+    ]
     facts = {**source_facts(job), "frames": frames, "networks": networks}
     return Bounds(key("bounds", facts), frames)
 
@@ -345,11 +333,12 @@ class _Planning:
             "settings": asdict(job.settings),
             "limits": asdict(limits),
             "controls": [
-                [control.kind, control.scale, _weights(control)] for control in job.controls
+                [control.kind, control.scale, control.weights and weights.identity(control.weights)]
+                for control in job.controls
             ],
             "depth": depth,
             "beside": {
-                name: identity(clip.files or (clip.path,))
+                name: identity(clip)
                 for name, clip in job.beside.items()
                 if name != "mask"  # it acts when the file is written
             },
@@ -440,12 +429,3 @@ def _said(styled: Styled) -> list[Any]:
 
 def _content(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:24]
-
-
-def _weights(control: Control) -> str:
-    """Of the network that draws a control's maps, in a key."""
-    if control.weights is None:
-        return ""
-    folder = control.weights.is_dir()
-    files = control.weights.rglob("*") if folder else (control.weights,)
-    return identity(sorted(file for file in files if file.is_file()))

@@ -98,10 +98,10 @@ class Bars:
             self._bars.console.print(f"note: {event.text}", markup=False, highlight=False)
         elif isinstance(event, Progress) and event.total:
             if event.stage not in self._tasks:
-                task = self._bars.add_task(_WORDS[event.stage], total=event.total)
-                self._tasks[event.stage] = task
-                self._bars.update(task, completed=event.done)
-                self._bars.reset(task, completed=round(event.done), total=event.total)
+                # What was there already is no part of the speed.
+                self._tasks[event.stage] = self._bars.add_task(
+                    _WORDS[event.stage], total=event.total, completed=round(event.done)
+                )
             self._bars.update(self._tasks[event.stage], completed=event.done)
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from pathlib import Path
 
+from bridge_server.media import parts
 from bridge_server.media.errors import NotWritten
 from bridge_server.media.sinks import refusals
 
@@ -32,17 +31,11 @@ def publish(content: bytes, file: Path, overwrite: bool) -> None:
         NotEnoughSpace: the disk is full.
     """
     check(file, overwrite)
-    fresh = file.with_name(f".{secrets.token_hex(8)}{file.suffix}")
+    fresh = parts.name(file.parent, file.suffix)
     with refusals(file, OSError):
         try:
-            _write(content, fresh)
-            os.replace(fresh, file)
+            fresh.write_bytes(content)
+            parts.to_disk(fresh)
+            parts.move(fresh, file)
         finally:
             fresh.unlink(missing_ok=True)
-
-
-def _write(content: bytes, file: Path) -> None:
-    with file.open("xb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())

@@ -93,6 +93,17 @@ def render(
     return Outcome(plan, analysis, lambda number: bench.picture(plan.keyframes[number]), report)
 
 
+def render_alone(job: Job, folder: Path, watch: Watch, cancel: CancelToken) -> Outcome:
+    """`render`, with a store in `folder` and models that are read for this job only.
+
+    Raises:
+        FrescoError, Cancelled: see `render`.
+    """
+    place = job.environment
+    models = WarmModels(place.memory, place.torch_device, place.torch_dtype)
+    return render(job, Store(folder), models, watch, cancel)
+
+
 def analyse(
     job: Job, store: Store, watch: Watch = ignore, cancel: CancelToken | None = None
 ) -> tuple[Analysis, list[Shot]]:
@@ -271,11 +282,8 @@ def _recolour(
     if not bench.job.request.preserve_colour:
         return lambda frame: frame
     first = bench.job.span.start
-    source, styled = ColourStatistics(), ColourStatistics()
-    for own in analysis.colours[shot.start - first : shot.stop - first]:
-        source.pixels += own.pixels
-        source.total = source.total + own.total
-        source.products = source.products + own.products
+    source = ColourStatistics.of(analysis.colours[shot.start - first : shot.stop - first])
+    styled = ColourStatistics()
     for frame in _shot(bench, plan, shot, units):
         styled.add(frame)
     return match(source, styled)

@@ -65,12 +65,12 @@ class Analysis:
 
     errors: per frame, the change since the one before
     cuts: the first frames of the later shots, counted from the span's first
-    colours: per frame what `bridge_server.media.statistics` counts
+    colours: (frames, 13), what `ColourStatistics` counts in each
     """
 
     errors: list[float]
     cuts: list[int]
-    colours: list[ColourStatistics]
+    colours: NDArray[np.float64]
 
 
 @dataclass(slots=True, eq=False)
@@ -157,9 +157,7 @@ class Bench:
         folder = self.result(unit)
         with _reading(folder):
             found = _read(folder / _ANALYSIS)
-            rows = torch.from_numpy(np.load(folder / _COLOURS))
-            colours = [ColourStatistics(int(r[0]), r[1:4], r[4:].view(3, 3)) for r in rows]
-            return Analysis(found["errors"], found["cuts"], colours)
+            return Analysis(found["errors"], found["cuts"], np.load(folder / _COLOURS))
 
     # ---------------------------------------------------------------------------- translation
 
@@ -398,12 +396,12 @@ class Bench:
 
 
 def _counted(picture: Tensor) -> NDArray[np.float64]:
-    """One row: the pixels of a small copy, the sums of their colours and of their products."""
+    """What `ColourStatistics` counts in a small copy, (13,)."""
     height, width = picture.shape[-2:]
     factor = min(1.0, _COLOUR_SIDE / min(height, width))
     counted = ColourStatistics()
     counted.add(resized(picture, round(height * factor), round(width * factor)))
-    return np.concatenate([[counted.pixels], counted.total, counted.products.flatten()])
+    return counted.row()
 
 
 def _write_frames(desk: Path, frames: Tensor) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from bridge_server.media.parts import to_disk
 from fresco.errors import InvalidInput
 
 _UNFINISHED = "unfinished"
@@ -77,7 +78,7 @@ class Store:
     def _put(self, desk: Path, place: Path) -> None:
         if not place.parent.is_dir():
             place.parent.mkdir(exist_ok=True)
-            _sync(self.folder)
+            to_disk(self.folder)
         try:
             desk.rename(place)
         except OSError:
@@ -85,7 +86,7 @@ class Store:
                 raise
             if not _whole(place):
                 self._exchange(desk, place)
-        _sync(place.parent)
+        to_disk(place.parent)
 
     def _exchange(self, desk: Path, place: Path) -> None:
         """Put a result in the place of a damaged one."""
@@ -125,16 +126,5 @@ def _whole(place: Path) -> bool:
 
 def _to_disk(folder: Path) -> None:
     for path in sorted(folder.rglob("*"), reverse=True):
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    """Bring a file's content, or a folder's list of names, to the disk."""
-    if os.name == "nt" and path.is_dir():  # Windows has no such thing for folders
-        return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        to_disk(path)
+    to_disk(folder)

@@ -147,8 +147,10 @@ def damaged(file: Path, error: Exception) -> InvalidInput:
 
 def identity(path: Path) -> str:
     """A short word for a file or a folder of weights as it is now; another when it changes."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    matters = [file for file in files if file.suffix in (SAFE, ".json", ".txt")]
+    matters = [path]
+    if path.is_dir():
+        kinds = (SAFE, ".json", ".txt", ".pth", ".bin")
+        matters = sorted(file for file in path.rglob("*") if file.suffix in kinds)
     stats = [(file.resolve(), file.stat()) for file in matters]
     said = "|".join(f"{file}:{stat.st_size}:{stat.st_mtime_ns}" for file, stat in stats)
     return sha256(f"{path.resolve()}|{said}".encode()).hexdigest()[:12]

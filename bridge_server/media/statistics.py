@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fresco.errors import InvalidInput
@@ -20,6 +22,16 @@ class ColourStatistics:
     pixels: int = 0
     total: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
     products: Tensor = field(default_factory=lambda: torch.zeros(3, 3, dtype=torch.float64))
+
+    @classmethod
+    def of(cls, rows: NDArray[np.float64]) -> ColourStatistics:
+        """Return what several `row`s (N, 13) count together."""
+        total = torch.from_numpy(rows.sum(axis=0))
+        return cls(int(total[0]), total[1:4], total[4:].view(3, 3))
+
+    def row(self) -> NDArray[np.float64]:
+        """Return what was counted as plain numbers, (13,): pixels, sums, sums of products."""
+        return np.concatenate([[self.pixels], self.total, self.products.flatten()])
 
     def add(self, rgb: Tensor) -> None:
         """Count the pixels of one frame, (3, H, W) float sRGB."""

@@ -33,11 +33,13 @@ def test_only_parts_of_dead_processes_are_swept(
 
 def test_a_folder_that_cannot_be_listed(tmp_path: Path) -> None:
     parts.sweep(tmp_path / "none")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_removing_what_is_not_there(tmp_path: Path) -> None:
     parts.remove(tmp_path / "none")
     parts.remove(tmp_path / ("x" * 300))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_both_kinds_go_to_the_disk(tmp_path: Path) -> None:
