@@ -14,7 +14,7 @@ from fresco.frames import Frames, check_values, stack
 from fresco.propagate.blend import Side, blend, disagreement
 from fresco.propagate.exposure import levelled
 from fresco.propagate.guides import source_guide
-from fresco.propagate.sampling import sample
+from fresco.propagate.sampling import read
 from fresco.propagate.search import mismatch
 from fresco.propagate.tracks import Matcher, by_flow, by_patch, default_flow, follow
 
@@ -116,7 +116,7 @@ class _Interval:
         if left is None or right is None:
             key, flows = (right, theirs) if left is None else (left, ours)
             assert key is not None
-            return torch.cat([self._read(key, flow) for flow in flows])
+            return torch.cat([read(key, flow) for flow in flows])
         strength = self._disagreement(left, right, ours, theirs)
         made: list[Tensor] = []
         for place, index in enumerate(self._wanted):
@@ -140,7 +140,7 @@ class _Interval:
         ends = (left, self._frames[:1], ours), (right, self._frames[-1:], theirs)
         return tuple(  # pyright: ignore[reportReturnType]
             Side(
-                self._read(key, flow),
+                read(key, flow),
                 mismatch(guide, source_guide(source), flow, "bicubic"),
             )
             for key, source, flow in ends
@@ -150,13 +150,8 @@ class _Interval:
         """The mean absolute error of the source frames read from the key frames' sources."""
         ends = (self._frames[0], self._frames[-1])
         errors = [
-            (self._read(end, flow) - self._frames[index]).abs().mean()
+            (read(end, flow) - self._frames[index]).abs().mean()
             for end, flows in zip(ends, tracks, strict=True)
             for index, flow in zip(self._wanted, flows, strict=False)
         ]
         return float(torch.stack(errors).mean())
-
-    @staticmethod
-    def _read(key: Tensor, flow: Tensor) -> Tensor:
-        # Bicubic reading overshoots at edges.
-        return sample(key[None], flow, "bicubic").clamp_(0, 1)
