@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bridge_server import additions, catalogue, clip_commands, config, library
+from bridge_server import additions, catalogue, clip_commands, config, library, serve_commands
 from bridge_server.catalogue import Catalogue, Entry, Family, Role
 from bridge_server.config import Config
 from bridge_server.errors import LicenceNotAccepted
 from bridge_server.library import Installed, State
 from bridge_server.licences import accept, needs_acceptance
 from fresco.errors import Cancelled, FrescoError, MissingWeights
+from host_plugins.link.errors import BridgeError
 
 if TYPE_CHECKING:
     from bridge_server.lock import Locked
@@ -49,6 +50,9 @@ class _Commands(TyperGroup):
         except FrescoError as error:
             typer.echo(f"fresco-bridge: {error}", err=True)
             raise typer.Exit(_FAILED) from error
+        except BridgeError as error:
+            typer.echo(f"fresco-bridge: {error}", err=True)
+            raise typer.Exit(_FAILED) from error
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise
@@ -66,6 +70,7 @@ app = typer.Typer(
 models = typer.Typer(no_args_is_help=True, help="What models there are, and fetching them.")
 app.add_typer(models, name="models")
 clip_commands.add_to(app)
+serve_commands.add_to(app)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Names = Annotated[list[str], typer.Argument(help='Catalogue names, or "owner/name" of a hub.')]

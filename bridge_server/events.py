@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -45,7 +45,21 @@ class Note:
     text: str
 
 
-Event: TypeAlias = Progress | KeyframeDone | Preview | Note
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a job stands on: the keys of all its units."""
+
+    units: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Publishing:
+    """The output is verified and about to get its name. files: the target of each part."""
+
+    files: Mapping[Path, Path]
+
+
+Event: TypeAlias = Progress | KeyframeDone | Preview | Note | Planned | Publishing
 Watch: TypeAlias = Callable[[Event], None]
 
 

@@ -21,7 +21,7 @@ from bridge_server.environment import Environment
 from bridge_server.footage import WorkSize, beside, painting
 from bridge_server.media import profiles
 from bridge_server.media.clip import Clip
-from bridge_server.media.encode import Writer
+from bridge_server.media.encode import OnPublish, Writer
 from bridge_server.media.errors import NotWritten
 from bridge_server.media.probe import probe
 from bridge_server.media.transfer import Hdr
@@ -107,7 +107,9 @@ class Job:
                 found.setdefault(change.frame, {})[change.what] = change.value
         return found
 
-    def writer(self, cancel: CancelToken | None = None) -> Writer:
+    def writer(
+        self, cancel: CancelToken | None = None, publishing: OnPublish = lambda _files: None
+    ) -> Writer:
         """Make the writer of the output; what can be refused before the work is refused here."""
         request = self.request
         if not request.output:
@@ -123,6 +125,7 @@ class Job:
             request.accept,
             request.overwrite,
             cancel,
+            publishing,
         )
 
 

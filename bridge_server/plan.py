@@ -157,6 +157,12 @@ class Plan:
     intervals: tuple[tuple[Propagate, ...], ...]
     notes: tuple[str, ...] = field(default=())
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Of all units: what of the store the job stands on."""
+        intervals = (unit for shot in self.intervals for unit in shot)
+        return tuple(unit.key for unit in (*self.translations, *self.redone, *intervals))
+
 
 def source_facts(job: Job) -> dict[str, Any]:
     """What every unit depends on: the clip's bytes, and how its frames are seen."""

@@ -10,7 +10,7 @@ from typing import TextIO
 from rich import progress
 from rich.console import Console
 
-from bridge_server.events import KeyframeDone, Note, Preview, Progress, table
+from bridge_server.events import Event, KeyframeDone, Note, Planned, Progress, Publishing, table
 
 _WORDS = {
     "analyse": "measuring the clip",
@@ -33,7 +33,7 @@ class Lines:
     def __exit__(self, *_: object) -> None:
         """Nothing is open."""
 
-    def __call__(self, event: Progress | KeyframeDone | Preview | Note) -> None:
+    def __call__(self, event: Event) -> None:
         """See `bridge_server.events.Watch`."""
         if isinstance(event, Note):
             self._say(f"note: {event.text}")
@@ -59,9 +59,10 @@ class JsonLines:
     def __exit__(self, *_: object) -> None:
         """Nothing is open."""
 
-    def __call__(self, event: Progress | KeyframeDone | Preview | Note) -> None:
+    def __call__(self, event: Event) -> None:
         """See `bridge_server.events.Watch`."""
-        print(json.dumps(table(event)), flush=True)
+        if not isinstance(event, Planned | Publishing):  # the program's own affairs
+            print(json.dumps(table(event)), flush=True)
 
 
 class Bars:
@@ -92,7 +93,7 @@ class Bars:
     ) -> None:
         self._bars.stop()
 
-    def __call__(self, event: Progress | KeyframeDone | Preview | Note) -> None:
+    def __call__(self, event: Event) -> None:
         """See `bridge_server.events.Watch`."""
         if isinstance(event, Note):
             self._bars.console.print(f"note: {event.text}", markup=False, highlight=False)

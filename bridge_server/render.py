@@ -18,7 +18,7 @@ from torch import Tensor
 from bridge_server import plan as planning
 from bridge_server.config import STORE
 from bridge_server.errors import NotEnoughSpace
-from bridge_server.events import KeyframeDone, Note, Watch, ignore
+from bridge_server.events import KeyframeDone, Note, Planned, Publishing, Watch, ignore
 from bridge_server.footage import Footage, resized, upright_size
 from bridge_server.job import Job
 from bridge_server.media.blend import blend
@@ -80,6 +80,7 @@ def render(
     plan = _planned(bench, analysis)
     for note in plan.notes:
         watch(Note(note))
+    watch(Planned(plan.keys))
     units = [unit for shot in plan.intervals for unit in shot]
     whole = job.request.until == "done"
     workers = _workers(job, units) if whole else 0
@@ -240,7 +241,7 @@ def _encode(bench: Bench, plan: Plan, analysis: Analysis) -> Report:
     height, width = upright_size(job.clip)
     bench.begin("encode", 0, stop - start)
     masks = bench.mask(start, stop, height, width)
-    with job.writer(bench.cancel) as writer:
+    with job.writer(bench.cancel, lambda files: bench.watch(Publishing(files))) as writer:
         sources = bench.footage.source(start, stop)
         for source, styled in zip(sources, _styled(bench, plan, analysis), strict=True):
             picture = resized(styled, height, width)

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,10 +46,11 @@ class Store:
     """The results in one folder, shared by any number of processes.
 
     folder: made if it is not there
+    kept: is told of every result of this process, once it is on the disk
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, kept: Callable[[str], None] = lambda _key: None) -> None:
+        self.folder, self._kept = folder, kept
         (folder / _UNFINISHED).mkdir(parents=True, exist_ok=True)
         self._sweep()
 
@@ -72,6 +73,7 @@ class Store:
             (desk / _INVENTORY).write_text(json.dumps(_sizes(desk)), encoding="utf-8")
             _to_disk(desk)
             self._put(desk, self._place(key))
+            self._kept(key)
         finally:
             shutil.rmtree(desk, ignore_errors=True)
 

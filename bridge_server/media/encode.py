@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import TypeAlias
 
 from bridge_server.media import profiles, verify
 from bridge_server.media.clip import Clip
@@ -18,6 +19,9 @@ from fresco.errors import InvalidInput
 
 #: What a caller may do without; all else must be as in the source.
 LOSSES = frozenset({"alpha", "bit depth", "pixel aspect"})
+
+#: Takes verified parts and their targets.
+OnPublish: TypeAlias = Callable[[Mapping[Path, Path]], None]
 
 
 class Writer:
@@ -37,11 +41,13 @@ class Writer:
         accept: Iterable[str] = (),
         overwrite: bool = False,
         cancel: CancelToken | None = None,
+        publishing: OnPublish = lambda _files: None,
     ) -> None:
         """Check what can be checked before the work.
 
         profile: of `profiles.PROFILES`; what an editor wants back for `clip` where None
         accept: of `LOSSES`, what the result may lack
+        publishing: is told of the verified parts and their targets, just before they get there
 
         Raises:
             InvalidInput: an unknown profile or loss, or a range outside the clip.
@@ -52,7 +58,7 @@ class Writer:
         chosen = profiles.named(profile) if profile else profiles.default(clip)
         span = clip.span(start, stop)
         self._job = Job(target, clip, span, chosen, frozenset(accept), overwrite)
-        self._cancel = cancel or CancelToken()
+        self._cancel, self._publishing = cancel or CancelToken(), publishing
         _check(self._job)
         self.form: Form = profiles.form(clip, chosen)
         self.report: Report | None = None
@@ -107,6 +113,7 @@ class Writer:
             raise NotAsSource(
                 f"{job.target.name} is not as its source, and was not kept:\n{report}"
             )
+        self._publishing(sink.finished())
         sink.publish()
         return report
 

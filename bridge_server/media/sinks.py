@@ -232,6 +232,10 @@ class File:
             out.close()
             parts.to_disk(self.path)
 
+    def finished(self) -> dict[Path, Path]:
+        """What `publish` will move, and where to."""
+        return {self.path: self._job.target}
+
     def publish(self) -> None:
         """Move the file into the target's place."""
         with refusals(self._job.target):
@@ -277,14 +281,18 @@ class Images:
             for file in self.path.iterdir():
                 parts.to_disk(file)
 
+    def finished(self) -> dict[Path, Path]:
+        """What `publish` will move, and where to."""
+        return {file: self._job.target.parent / file.name for file in sorted(self.path.iterdir())}
+
     def publish(self) -> None:
         """Move the images into their places, one after the other."""
         with refusals(self._job.target):
             for file in files(self._job):
                 if file.exists() and not self._job.overwrite:
                     raise NotWritten(f"{file} appeared meanwhile; choose another name.")
-            for file in sorted(self.path.iterdir()):
-                parts.move(file, self._job.target.parent / file.name)
+            for file, target in self.finished().items():
+                parts.move(file, target)
             parts.to_disk(self._job.target.parent)
 
     def discard(self) -> None:

@@ -1,0 +1,219 @@
+"""The server's sockets, who may come in by them, and the file that leads there.
+
+Three doors (PROTOCOL.md, section 2): ipc in a private folder, where there is such a thing; TCP,
+always with CURVE; and a loopback address without it, only if the user asked for it, where a token
+is shown with every request.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import secrets
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import zmq
+import zmq.asyncio
+from zmq.auth.asyncio import AsyncioAuthenticator
+from zmq.utils import z85
+
+from bridge_server.access import LOCAL, Owner
+from host_plugins.link import endpoint, wire
+from host_plugins.link.endpoint import Endpoint
+from host_plugins.link.errors import BridgeError, Code
+
+#: Messages that wait for one slow client inside the socket; more wait in its `Outbox`.
+_HIGH_WATER = 16
+#: Milliseconds between signs of life of a connection, and until it is given up.
+_HEARTBEAT = (5000, 20000)
+_DOMAIN = b"fresco-bridge"
+#: Connections of all clients together.
+_MOST_CLIENTS = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Door:
+    """A socket, and the mechanism by which its clients are known.
+
+    kind: "ipc", "curve" or "loopback"
+    """
+
+    kind: str
+    socket: zmq.asyncio.Socket
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """How a server is to be reached.
+
+    listen: a TCP address for other machines, as tcp://0.0.0.0:7420; empty: none
+    loopback: open the door for clients without CURVE
+    clients: CURVE public keys (Z85) that may come in beside the user's own
+    roots: folders that files may be in
+    """
+
+    listen: str = ""
+    loopback: bool = False
+    clients: tuple[str, ...] = ()
+    roots: tuple[Path, ...] = ()
+
+
+@dataclass(slots=True)
+class Doors:
+    """All sockets of one server, and the keys."""
+
+    wishes: Wishes
+    keys: tuple[bytes, bytes]
+    own: tuple[bytes, bytes] = field(default_factory=zmq.curve_keypair)
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+    open: list[Door] = field(default_factory=list[Door])
+    _authenticator: AsyncioAuthenticator | None = None
+
+    def start(self, context: zmq.asyncio.Context, folder: Path, version: str) -> Endpoint:
+        """Open the sockets; returns what to write into the endpoint file in `folder`.
+
+        Raises:
+            BridgeError: an address is taken, or cannot be (unavailable, invalid).
+        """
+        listen = self.wishes.listen
+        if sys.platform == "win32":
+            listen = listen or "tcp://127.0.0.1:*"
+        else:
+            self.open.append(_ipc(context, folder))
+        if listen:
+            self._authenticator = AsyncioAuthenticator(context)
+            self._authenticator.start()
+            self._authenticator.configure_curve_callback(_DOMAIN.decode(), self)
+            self.open.append(self._curve(context, listen))
+        if self.wishes.loopback:
+            self.open.append(_bound(context, "loopback", "tcp://127.0.0.1:*"))
+        return self._endpoint(version)
+
+    def stop(self) -> None:
+        """Close the sockets. What waits in them has half a second to leave."""
+        for door in self.open:
+            door.socket.close(linger=500)
+        if self._authenticator is not None:
+            self._authenticator.stop()
+
+    def callback(self, _domain: str, key: bytes) -> bool:
+        """Say whether a CURVE key may come in; asked by the authenticator."""
+        return key == self.own[0] or key.decode("ascii") in self.wishes.clients
+
+    def owner(self, door: Door, last: zmq.Frame) -> Owner:
+        """Return who sent a message. last: one of its frames."""
+        roots = self.wishes.roots
+        if door.kind != "curve":
+            return Owner(LOCAL, roots)
+        key = str(last.get("User-Id"))
+        return Owner(LOCAL if key == self.own[0].decode() else key, roots)
+
+    def check_token(self, door: Door, token: str) -> None:
+        """Check what a request on the loopback door shows.
+
+        Raises:
+            BridgeError: not the token (unauthorised).
+        """
+        if door.kind == "loopback" and not hmac.compare_digest(token.encode(), self.token.encode()):
+            raise BridgeError(
+                Code.UNAUTHORISED,
+                "this request shows no right token",
+                "read it from the endpoint file; it changes with every start of the server",
+            )
+
+    def _curve(self, context: zmq.asyncio.Context, address: str) -> Door:
+        return _bound(context, "curve", address, self.keys)
+
+    def _endpoint(self, version: str) -> Endpoint:
+        by_kind = {door.kind: door.address for door in self.open}
+        loopback = by_kind.get("loopback", "")
+        plain = Endpoint(
+            address=by_kind.get("ipc", ""),
+            pid=os.getpid(),
+            loopback=loopback,
+            token=self.token if loopback else "",
+            version=version,
+            major=wire.MAJOR,
+            minor=wire.MINOR,
+        )
+        if plain.address:
+            return plain
+        return replace(
+            plain,
+            address=by_kind["curve"],
+            server_key=self.keys[0].decode(),
+            public_key=self.own[0].decode(),
+            secret_key=self.own[1].decode(),
+        )
+
+
+def kept_keys(file: Path) -> tuple[bytes, bytes]:
+    """Read the server's CURVE keys, public and secret; make them at the first time.
+
+    They stay, because other machines know the public one.
+    """
+    with suppress(OSError, ValueError, KeyError):
+        told = json.loads(file.read_text(encoding="ascii"))
+        return told["public"].encode(), told["secret"].encode()
+    public, secret = zmq.curve_keypair()
+    part = file.with_suffix(f".{os.getpid()}")
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="ascii") as out:
+        json.dump({"public": public.decode(), "secret": secret.decode()}, out)
+    os.replace(part, file)
+    return public, secret
+
+
+def check_keys(keys: Sequence[str]) -> None:
+    """Check keys of clients.
+
+    Raises:
+        BridgeError: one is no CURVE key (invalid).
+    """
+    for key in keys:
+        try:
+            good = len(z85.decode(key)) == 32
+        except (ValueError, KeyError):
+            good = False
+        if not good:
+            raise BridgeError(Code.INVALID, f"{key!r} is no CURVE key", "it has 40 characters")
+
+
+def _ipc(context: zmq.asyncio.Context, folder: Path) -> Door:
+    address = endpoint.socket_address(endpoint.private_folder(folder))
+    # What a killed server left: this one holds the lock, so nobody else listens there.
+    Path(address.removeprefix("ipc://")).unlink(missing_ok=True)
+    return _bound(context, "ipc", address)
+
+
+def _bound(
+    context: zmq.asyncio.Context, kind: str, address: str, keys: tuple[bytes, bytes] | None = None
+) -> Door:
+    socket = context.socket(zmq.ROUTER)
+    socket.router_mandatory = 1
+    socket.linger = 0
+    socket.sndhwm, socket.rcvhwm = _HIGH_WATER, 64
+    socket.maxmsgsize = wire.LIMITS.payload
+    socket.heartbeat_ivl, socket.heartbeat_timeout = _HEARTBEAT
+    if kind == "loopback":
+        socket.setsockopt(zmq.BACKLOG, _MOST_CLIENTS)
+    if keys is not None:
+        socket.curve_server = 1
+        socket.curve_publickey, socket.curve_secretkey = keys
+        socket.zap_domain = _DOMAIN
+    try:
+        socket.bind(address)
+    except zmq.ZMQError as error:
+        socket.close()
+        raise BridgeError(
+            Code.UNAVAILABLE, f"{address} cannot be listened at: {error}", "choose another address"
+        ) from error
+    bound = socket.getsockopt(zmq.LAST_ENDPOINT)
+    assert isinstance(bound, bytes)
+    return Door(kind, socket, bound.rstrip(b"\0").decode())

@@ -1,0 +1,45 @@
+"""What went wrong, in the words of the protocol (PROTOCOL.md, section 6)."""
+
+from __future__ import annotations
+
+import errno
+
+from bridge_server.errors import LicenceNotAccepted, NotEnoughSpace
+from bridge_server.media import errors as media
+from fresco import errors as method
+from fresco.errors import is_out_of_memory
+from host_plugins.link.errors import BridgeError, Code
+
+#: The first class that fits decides.
+_CODES: tuple[tuple[type[BaseException], Code], ...] = (
+    (method.Cancelled, Code.CANCELLED),
+    (method.OutOfMemory, Code.OUT_OF_MEMORY),
+    (method.MissingWeights, Code.MISSING_MODEL),
+    (method.MissingExtra, Code.MISSING_EXTRA),
+    (LicenceNotAccepted, Code.LICENCE),
+    (NotEnoughSpace, Code.NO_SPACE),
+    (media.UnreadableMedia, Code.MEDIA),
+    (media.UnsupportedMedia, Code.MEDIA),
+    (media.NotWritten, Code.MEDIA),
+    (media.NotAsSource, Code.MEDIA),
+    (method.FrescoError, Code.INVALID),
+    (FileNotFoundError, Code.NOT_FOUND),
+    (PermissionError, Code.FORBIDDEN),
+)
+_SEE_LOG = "this is a mistake of the program; `fresco-bridge logs JOB` says where it happened"
+
+
+def told(error: BaseException) -> BridgeError:
+    """Return `error` as clients are told of it: in words, without a trace."""
+    if isinstance(error, BridgeError):
+        return error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return BridgeError(Code.NO_SPACE, f"the disk is full ({error.filename or 'while writing'})",
+                           "make room, then try again")  # fmt: skip
+    for kind, code in _CODES:
+        if isinstance(error, kind):
+            return BridgeError(code, str(error))
+    if is_out_of_memory(error):
+        return BridgeError(Code.OUT_OF_MEMORY, f"memory ran out ({error})",
+                           "choose a smaller size, or close other programs")  # fmt: skip
+    return BridgeError(Code.INTERNAL, f"{type(error).__name__}: {error}", _SEE_LOG)

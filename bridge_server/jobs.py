@@ -1,0 +1,455 @@
+"""What may be done to jobs, and what becomes of them (PROTOCOL.md, sections 5 and 8).
+
+Every method that changes something is called within `Journal.change`. None waits for work.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from bridge_server import access, descriptor, request
+from bridge_server.access import Owner
+from bridge_server.journal import Journal, Row
+from bridge_server.request import GATES, Change, Request
+from fresco.errors import FrescoError
+from host_plugins.link.errors import BridgeError, Code
+from host_plugins.link.messages import (
+    TRANSITIONS,
+    Approve,
+    Edit,
+    Edited,
+    JobInfo,
+    JobList,
+    Keyframe,
+    Listing,
+    Note,
+    Replay,
+    Replayed,
+    StateChanged,
+    Submit,
+    Subscribe,
+    Subscription,
+)
+
+EFFECT = "io.fresco.Stylise"
+#: States in which nothing more comes of itself.
+AT_REST = ("done", "failed", "cancelled")
+_CHANGES = ("prompt", "negative", "strength", "seed", "painted")
+_DAY = 24 * 3600.0
+_MOST = 200
+_PRIORITIES = range(-100, 101)
+#: Workers that may end at a job, one after the other with nothing done between, before it fails.
+_CRASHES = 5
+
+Table = dict[str, Any]
+
+
+class Jobs:
+    """The jobs of a journal.
+
+    clock: seconds since 1970
+    """
+
+    def __init__(self, journal: Journal, clock: Callable[[], float] = time.time) -> None:
+        self.journal, self._clock = journal, clock
+
+    # ---------------------------------------------------------------------------------- questions
+
+    def find(self, owner: Owner, job: str) -> Row:
+        """Return a job.
+
+        Raises:
+            BridgeError: there is none that `owner` may see (not_found).
+        """
+        row = self.journal.find(job)
+        if row is None or not owner.sees(row.owner):
+            raise BridgeError(Code.NOT_FOUND, f"there is no job {job}")
+        return row
+
+    def list(self, owner: Owner, asked: Listing) -> JobList:
+        """Return jobs, the newest first.
+
+        Raises:
+            BridgeError: a limit that cannot be (invalid).
+        """
+        limit = _limit(asked.limit)
+        where: list[str] = ["1"]
+        values: list[Any] = []
+        if not owner.local:
+            where, values = ["owner = ?"], [owner.name]
+        if asked.states:
+            where.append(f"state in ({', '.join('?' * len(asked.states))})")
+            values += asked.states
+        if asked.before:
+            where.append("place < ?")
+            values.append(self.find(owner, asked.before).place)
+        query = f"{' and '.join(where)} order by place desc"
+        found = self.journal.select(query, values, limit + 1)
+        return JobList(jobs=tuple(map(info, found[:limit])), more=len(found) > limit)
+
+    def replay(self, owner: Owner, asked: Replay) -> Replayed:
+        """Return lasting events of a job.
+
+        Raises:
+            BridgeError: there is no such job (not_found); a limit that cannot be (invalid).
+        """
+        row = self.find(owner, asked.job)
+        events = self.journal.events(row.id, asked.after, _limit(asked.limit))
+        return Replayed(newest=row.seq, events=tuple(events))
+
+    def newest(self, owner: Owner, asked: Subscribe) -> Subscription:
+        """Return the numbers of the newest events of the jobs that a subscription is about."""
+        if asked.jobs:
+            found = [row for job in asked.jobs if (row := self.journal.find(job))]
+        else:
+            resting = ", ".join(f"'{state}'" for state in AT_REST)
+            where = f"(state not in ({resting}) or changed > ?) order by place desc"
+            found = self.journal.select(where, [self._clock() - _DAY], 4096)
+        return Subscription(newest={row.id: row.seq for row in found if owner.sees(row.owner)})
+
+    # ------------------------------------------------------------------------------------ changes
+
+    def submit(self, owner: Owner, asked: Submit) -> Row:
+        """Add a job, or find the one that was added by the same words.
+
+        Raises:
+            BridgeError: what is asked for cannot be (invalid, not_found, forbidden, bad_request);
+                the id stands for another job (conflict).
+        """
+        wanted = _wanted(asked)
+        known = self.journal.find(asked.job)
+        if known is not None:
+            if known.owner != owner.name or known.asked != wanted.table():
+                raise BridgeError(
+                    Code.CONFLICT, f"the id {asked.job} stands for another job",
+                    "submit it with a new id",
+                )  # fmt: skip
+            return known
+        if asked.priority not in _PRIORITIES:
+            raise BridgeError(Code.INVALID, f"priority: {asked.priority} is not -100 to 100")
+        access.check(wanted, owner)
+        row = Row(
+            id=asked.job, owner=owner.name, title=asked.title, client=asked.client,
+            parent=asked.parent, priority=asked.priority, created=self._clock(),
+            asked=wanted.table(), request=wanted.table(), output=wanted.output,
+        )  # fmt: skip
+        self.journal.add(row)
+        self._move(row, "queued")
+        return row
+
+    def cancel(self, owner: Owner, job: str) -> Row:
+        """Cancel a job, unless it is at rest; one that runs is left to its worker's end."""
+        row = self.find(owner, job)
+        if row.state not in (*AT_REST, "running"):
+            self._move(row, "cancelled")
+        return row
+
+    def pause(self, owner: Owner, job: str) -> Row:
+        """Pause a job; one that runs is left to its worker's end.
+
+        Raises:
+            BridgeError: there is no such job (not_found); it cannot be paused (wrong_state).
+        """
+        row = self.find(owner, job)
+        if row.state == "queued":
+            self._move(row, "paused")
+        elif row.state not in ("running", "paused"):
+            raise _wrong_state(row, "be paused")
+        return row
+
+    def resume(self, owner: Owner, job: str) -> Row:
+        """Let a paused job come forward again.
+
+        Raises:
+            BridgeError: there is no such job (not_found); it does not rest (wrong_state).
+        """
+        row = self.find(owner, job)
+        if row.state == "paused":
+            self._move(row, "queued")
+        elif row.state not in ("running", "queued"):
+            raise _wrong_state(row, "be resumed")
+        return row
+
+    def retry(self, owner: Owner, job: str) -> Row:
+        """Let a job that failed or was cancelled go on where it was."""
+        row = self.find(owner, job)
+        if row.state in ("failed", "cancelled"):
+            row.crashes = 0
+            self.journal.put(row, "crashes")
+            self._move(row, "queued")
+        return row
+
+    def approve(self, owner: Owner, asked: Approve) -> Row:
+        """Let a job pass the gate where it waits.
+
+        Raises:
+            BridgeError: there is no such job (not_found) or gate (invalid); the job has not come
+                there yet (conflict).
+        """
+        row = self.find(owner, asked.job)
+        if asked.gate not in GATES[:-1] or asked.until not in _later(asked.gate):
+            raise BridgeError(
+                Code.INVALID, f"until: {asked.until!r} is not later than {asked.gate!r}",
+                f"the gates are, in this order: {', '.join(GATES)}",
+            )  # fmt: skip
+        if row.passed in GATES[GATES.index(asked.gate) :]:
+            return row
+        if row.state != "waiting" or row.gate != asked.gate:
+            raise BridgeError(
+                Code.CONFLICT, f"job {row.id} does not wait at {asked.gate}; it is {row.state}",
+                "wait for it to come there",
+            )  # fmt: skip
+        row.passed, row.request = asked.gate, {**row.request, "until": asked.until}
+        self.journal.put(row, "passed", "request")
+        self._move(row, "queued")
+        return row
+
+    def edit(self, owner: Owner, asked: Edit) -> Row:
+        """Change a keyframe of a job; one that runs is left to its worker's end.
+
+        Raises:
+            BridgeError: there is no such job (not_found); somebody changed it meanwhile
+                (conflict); no such keyframe or value (invalid); it is done (wrong_state).
+        """
+        row = self.find(owner, asked.job)
+        if asked.base == row.revision - 1 and self._was_edited(row, asked):
+            return row
+        if row.state == "done":
+            raise _wrong_state(row, "change any more", "submit a new job with the change")
+        if asked.base != row.revision:
+            raise BridgeError(
+                Code.CONFLICT, f"job {row.id} is at revision {row.revision}, not {asked.base}",
+                "look at it again",
+            )  # fmt: skip
+        row.request = _edited(row, asked, owner)
+        row.revision += 1
+        row.keyframes = {
+            frame: {**own, "final": own.get("final", True) and int(frame) != asked.frame}
+            for frame, own in row.keyframes.items()
+        }
+        self.journal.put(row, "request", "revision", "keyframes")
+        told = Edited(revision=row.revision, frame=asked.frame, what=asked.what, value=asked.value)
+        self.journal.tell(row, "edited", told.table(), self._clock())
+        if row.state == "waiting":
+            self._move(row, "queued")
+        return row
+
+    def _was_edited(self, row: Row, asked: Edit) -> bool:
+        """Whether the newest change is this one."""
+        wanted = Edited(
+            revision=row.revision, frame=asked.frame, what=asked.what, value=asked.value
+        )
+        newest = self.journal.newest(row.id, "edited")
+        return newest is not None and Edited.from_table(newest.data) == wanted
+
+    def once(
+        self, session: str, id_: str, change: Callable[[], Mapping[str, Any]]
+    ) -> Mapping[str, Any]:
+        """Return what `change` returns, or what it returned when the same request came before."""
+        kept = self.journal.reply(session, id_)
+        if kept is not None:
+            return kept
+        reply = dict(change())
+        self.journal.keep_reply(session, id_, reply, self._clock())
+        return reply
+
+    # ------------------------------------------------------------------------------------ workers
+
+    def next(self, ready: Callable[[Row], bool] = lambda _row: True) -> Row | None:
+        """Let the queued job whose turn it is run; None if there is none.
+
+        ready: whether what a job needs is there
+        """
+        queue = self.journal.select("state = 'queued' order by priority desc, place")
+        row = next((row for row in queue if ready(row)), None)
+        if row is not None:
+            row.failure = {}
+            self.journal.put(row, "failure")
+            self._move(row, "running")
+        return row
+
+    def recover(self) -> list[Row]:
+        """Let jobs come forward again that ran when the server ended."""
+        found = self.journal.select("state = 'running' order by place")
+        for row in found:
+            self._move(row, "queued", why="the server was started anew")
+        return found
+
+    def settled(self, job: str, output: str, notes: list[str]) -> None:
+        """Keep what a worker found out about a job before the work."""
+        row = self._row(job)
+        row.output = output
+        self.journal.put(row, "output")
+        for text in notes:
+            self.note(job, text)
+
+    def note(self, job: str, text: str) -> None:
+        """Tell the user something about a job, once."""
+        row = self._row(job)
+        if text not in row.notes:
+            row.notes = [*row.notes, text]
+            self.journal.put(row, "notes")
+            self.journal.tell(row, "note", Note(text=text).table(), self._clock())
+
+    def keyframe(self, job: str, keyframe: Keyframe) -> int:
+        """Keep where a styled keyframe is; returns its event's number, 0 if that was known."""
+        row = self._row(job)
+        table, frame = keyframe.table(), str(keyframe.frame)
+        if row.keyframes.get(frame) == table:
+            return 0
+        row.keyframes, row.crashes = {**row.keyframes, frame: table}, 0
+        self.journal.put(row, "keyframes", "crashes")
+        return self.journal.tell(row, "keyframe", table, self._clock()).seq
+
+    def uses(self, job: str, units: list[str], forward: bool = True) -> None:
+        """Keep which results a job stands on. forward: they were made just now."""
+        row = self._row(job)
+        row.units, row.crashes = sorted({*row.units, *units}), 0 if forward else row.crashes
+        self.journal.put(row, "units", "crashes")
+
+    def done(self, job: str, revision: int, report: list[Table], keyframes: list[int]) -> Row:
+        """Take a finished job over, unless it was changed meanwhile."""
+        row = self._row(job)
+        if row.revision != revision:
+            self._move(row, "queued", why="a keyframe was changed")
+            return row
+        row.report = report
+        self._forget_keyframes(row, keyframes)
+        self.journal.put(row, "report")
+        self._move(row, "done")
+        return row
+
+    def rested(self, job: str, revision: int, keyframes: list[int], forecast: Table) -> Row:
+        """Let a job wait at its gate, unless it was changed meanwhile."""
+        row = self._row(job)
+        if row.revision != revision:
+            self._move(row, "queued", why="a keyframe was changed")
+            return row
+        row.gate, row.forecast = str(row.request.get("until", "done")), forecast
+        self._forget_keyframes(row, keyframes)
+        self.journal.put(row, "gate", "forecast")
+        self._move(row, "waiting", gate=row.gate, forecast=forecast)
+        return row
+
+    def _forget_keyframes(self, row: Row, keyframes: list[int]) -> None:
+        """Forget those that the job has no more."""
+        row.keyframes = {frame: own for frame, own in row.keyframes.items()
+                         if int(frame) in keyframes}  # fmt: skip
+        self.journal.put(row, "keyframes")
+
+    def stopped(self, job: str, state: str, why: str = "") -> Row:
+        """Give a job that was stopped the state for which it was."""
+        row = self._row(job)
+        self._move(row, state, why=why)
+        return row
+
+    def failed(self, job: str, failure: BridgeError) -> Row:
+        """Let a job fail; says why."""
+        row = self._row(job)
+        row.failure = failure.table()
+        self.journal.put(row, "failure")
+        self._move(row, "failed", failure=row.failure)
+        return row
+
+    def crashed(self, job: str, why: str) -> Row:
+        """Let a job come forward again whose worker ended; if too often, let it fail."""
+        row = self._row(job)
+        row.crashes += 1
+        self.journal.put(row, "crashes")
+        if row.crashes >= _CRASHES:
+            return self.failed(job, BridgeError(
+                Code.INTERNAL,
+                f"{why}, {row.crashes} times with nothing done between",
+                "`fresco-bridge logs` says more; a smaller size takes less memory",
+            ))  # fmt: skip
+        self._move(row, "queued", why=why)
+        return row
+
+    def _row(self, job: str) -> Row:
+        row = self.journal.find(job)
+        assert row is not None, "jobs are never removed while they run"
+        return row
+
+    def _move(self, row: Row, state: str, **more: Any) -> None:
+        before = row.state
+        if before and state not in TRANSITIONS[before]:
+            raise _wrong_state(row, f"become {state}")
+        row.state = state
+        if state != "waiting":
+            row.gate = ""
+        self.journal.put(row, "state", "gate")
+        told = StateChanged(state=state, before=before, **more)
+        self.journal.tell(row, "state", told.table(), self._clock())
+
+
+def info(row: Row, whole: bool = False) -> JobInfo:
+    """Return a job as clients see it. whole: with its request and keyframes."""
+    told = JobInfo(
+        job=row.id, state=row.state, seq=row.seq, revision=row.revision, title=row.title,
+        client=row.client, owner=row.owner, parent=row.parent, priority=row.priority,
+        created=row.created, changed=row.changed, gate=row.gate, forecast=row.forecast,
+        failure=row.failure, output=row.output, notes=tuple(row.notes),
+    )  # fmt: skip
+    if not whole:
+        return told
+    frames = sorted(row.keyframes, key=int)
+    keyframes = tuple(Keyframe.from_table(row.keyframes[frame]) for frame in frames)
+    return replace(told, request=row.request, keyframes=keyframes)
+
+
+def _wanted(asked: Submit) -> Request:
+    """Make the request that is asked for.
+
+    Raises:
+        BridgeError: there are two, or none (bad_request); a field or value that cannot be
+            (invalid).
+    """
+    if bool(asked.request) == bool(asked.effect):
+        raise BridgeError(Code.BAD_REQUEST, "request or effect: one of them must be given")
+    if asked.effect not in ("", EFFECT):
+        raise BridgeError(Code.INVALID, f"effect: there is no {asked.effect!r}, only {EFFECT}")
+    try:
+        table = asked.request or descriptor.to_request(asked.values)
+        return request.from_table(table)
+    except FrescoError as error:
+        raise BridgeError(Code.INVALID, str(error)) from error
+
+
+def _edited(row: Row, asked: Edit, owner: Owner) -> Table:
+    """Return the job's request with a keyframe changed.
+
+    Raises:
+        BridgeError: no such keyframe or value (invalid); a file that is not there (not_found) or
+            may not be used (forbidden).
+    """
+    if asked.what not in _CHANGES:
+        raise BridgeError(Code.INVALID, f"what: {asked.what!r} is none of {', '.join(_CHANGES)}")
+    if row.keyframes and str(asked.frame) not in row.keyframes:
+        frames = ", ".join(sorted(row.keyframes, key=int))
+        raise BridgeError(Code.INVALID, f"frame: {asked.frame} is no keyframe; these are: {frames}")
+    wanted = request.from_table(row.request)
+    others = [own for own in wanted.changes if (own.frame, own.what) != (asked.frame, asked.what)]
+    try:
+        own = [] if asked.value is None else [Change(asked.frame, asked.what, asked.value)]
+        changed = replace(wanted, changes=tuple(others + own))
+    except FrescoError as error:
+        raise BridgeError(Code.INVALID, str(error)) from error
+    access.check(changed, owner)
+    return changed.table()
+
+
+def _later(gate: str) -> tuple[str, ...]:
+    return GATES[GATES.index(gate) + 1 :]
+
+
+def _limit(asked: int) -> int:
+    if not 1 <= asked <= _MOST:
+        raise BridgeError(Code.INVALID, f"limit: {asked} is not 1 to {_MOST}")
+    return asked
+
+
+def _wrong_state(row: Row, what: str, hint: str = "") -> BridgeError:
+    return BridgeError(Code.WRONG_STATE, f"job {row.id} is {row.state} and cannot {what}", hint)

@@ -1,0 +1,262 @@
+"""What must outlive the server: jobs, their events, and replies, in one SQLite file.
+
+One thread at a time. What is committed is on the disk; a job's row and the event that tells of its
+change are committed together, so that neither is ever known without the other.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from host_plugins.link.errors import BridgeError, Code
+from host_plugins.link.messages import Event
+
+#: Raised by one with every change of the tables that an older program could not read.
+VERSION = 1
+#: Replies that are kept for each session (PROTOCOL.md, section 4), and seconds for which.
+_REPLIES, _REPLIES_S = 64, 7 * 24 * 3600.0
+
+_SCHEMA = """
+create table jobs (
+    place integer primary key autoincrement,
+    id text not null unique,
+    owner text not null, state text not null, seq integer not null, revision integer not null,
+    title text not null, client text not null, parent text not null, priority integer not null,
+    created real not null, changed real not null,
+    asked text not null, request text not null,
+    gate text not null, passed text not null, forecast text not null, failure text not null,
+    output text not null, notes text not null, keyframes text not null, report text not null,
+    units text not null, crashes integer not null
+);
+create index by_state on jobs (state, priority desc, place);
+create table events (
+    job text not null, seq integer not null, time real not null, kind text not null,
+    data text not null, primary key (job, seq)
+) without rowid;
+create table replies (
+    session text not null, id text not null, time real not null, reply text not null,
+    primary key (session, id)
+);
+create table speeds (what text primary key, seconds real not null, amount real not null);
+"""
+
+Table: TypeAlias = dict[str, Any]
+#: Is told of every event, in order, once it is on the disk.
+Tell: TypeAlias = Callable[[Event, str], None]
+
+
+@dataclass(slots=True)
+class Row:
+    """A job, as it is kept.
+
+    place: its number in the order of submission
+    asked: the request as submitted; request: with all edits
+    passed: the gate that was passed last
+    keyframes: newest first known state of each keyframe by its frame, as `Keyframe` tables
+    report: how the written file compares with its source
+    units: keys of the results that it stands on
+    crashes: workers that ended at it since it last came forward
+    """
+
+    id: str
+    owner: str
+    state: str = ""
+    seq: int = 0
+    revision: int = 1
+    title: str = ""
+    client: str = ""
+    parent: str = ""
+    priority: int = 0
+    created: float = 0.0
+    changed: float = 0.0
+    asked: Table = field(default_factory=dict[str, Any])
+    request: Table = field(default_factory=dict[str, Any])
+    gate: str = ""
+    passed: str = ""
+    forecast: Table = field(default_factory=dict[str, Any])
+    failure: Table = field(default_factory=dict[str, Any])
+    output: str = ""
+    notes: list[str] = field(default_factory=list[str])
+    keyframes: Table = field(default_factory=dict[str, Any])
+    report: list[Table] = field(default_factory=list[Table])
+    units: list[str] = field(default_factory=list[str])
+    crashes: int = 0
+    place: int = 0
+
+
+_COLUMNS = [each.name for each in fields(Row) if each.name != "place"]
+_AS_JSON = frozenset(
+    {"asked", "request", "forecast", "failure", "notes", "keyframes", "report", "units"}
+)
+
+
+class Journal:
+    """The file; made if it is not there.
+
+    tell: called after each commit with its events and the jobs' owners
+    """
+
+    def __init__(self, file: Path, tell: Tell = lambda _event, _owner: None) -> None:
+        """Open it.
+
+        Raises:
+            BridgeError: it is damaged, or a newer program's (internal).
+        """
+        self._tell = tell
+        self._waiting: list[tuple[Event, str]] = []
+        try:
+            self._base = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+            self._base.row_factory = sqlite3.Row
+            # Committed means on the disk, also when the power goes.
+            for setting in ("journal_mode = wal", "synchronous = full", "busy_timeout = 5000"):
+                self._base.execute(f"pragma {setting}")
+            self._prepare(file)
+        except sqlite3.DatabaseError as error:
+            raise _unreadable(file, str(error)) from error
+
+    def _prepare(self, file: Path) -> None:
+        (version,) = self._base.execute("pragma user_version").fetchone()
+        if version == 0:
+            self._base.executescript(f"begin; {_SCHEMA} pragma user_version = {VERSION}; commit;")
+        elif version != VERSION:
+            raise _unreadable(file, f"it has version {version}, this program reads {VERSION}")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._base.close()
+
+    @contextmanager
+    def change(self) -> Generator[None]:
+        """Make everything within one change: all of it, or nothing; then tell of its events."""
+        self._base.execute("begin immediate")
+        try:
+            yield
+            self._base.execute("commit")
+        except BaseException:
+            self._waiting.clear()
+            if self._base.in_transaction:  # not where the disk was full: then it is rolled back
+                self._base.execute("rollback")
+            raise
+        waiting, self._waiting = self._waiting, []
+        for event, owner in waiting:
+            self._tell(event, owner)
+
+    # --------------------------------------------------------------------------------------- jobs
+
+    def find(self, job: str) -> Row | None:
+        """Return a job; None if there is none of this id."""
+        found = self._base.execute("select * from jobs where id = ?", (job,)).fetchone()
+        return found and _row(found)
+
+    def select(self, where: str, values: Iterable[Any] = (), limit: int = -1) -> list[Row]:
+        """Return jobs. where: what follows "where" in SQL; values: for its question marks."""
+        query = f"select * from jobs where {where} limit ?"
+        return [_row(found) for found in self._base.execute(query, (*values, limit))]
+
+    def count(self, state: str) -> int:
+        """Return how many jobs are in a state."""
+        query = "select count(*) from jobs where state = ?"
+        return int(self._base.execute(query, (state,)).fetchone()[0])
+
+    def add(self, row: Row) -> None:
+        """Add a job."""
+        columns, marks = ", ".join(_COLUMNS), ", ".join("?" * len(_COLUMNS))
+        self._base.execute(
+            f"insert into jobs ({columns}) values ({marks})",
+            [_plain(row, name) for name in _COLUMNS],
+        )
+
+    def put(self, row: Row, *names: str) -> None:
+        """Bring what has changed of a job to the file."""
+        columns = ", ".join(f"{name} = ?" for name in names)
+        values = [_plain(row, name) for name in names]
+        self._base.execute(f"update jobs set {columns} where id = ?", (*values, row.id))
+
+    # ------------------------------------------------------------------------------------- events
+
+    def tell(self, row: Row, kind: str, data: Mapping[str, Any], time: float) -> Event:
+        """Add a lasting event to a job; within `change`."""
+        row.seq, row.changed = row.seq + 1, time
+        event = Event(event=kind, job=row.id, seq=row.seq, time=time, data=data)
+        self._base.execute(
+            "insert into events values (?, ?, ?, ?, ?)",
+            (row.id, row.seq, time, kind, json.dumps(dict(data))),
+        )
+        self.put(row, "seq", "changed")
+        self._waiting.append((event, row.owner))
+        return event
+
+    def events(self, job: str, after: int, limit: int) -> list[Event]:
+        """Return lasting events of a job, in order."""
+        query = "select * from events where job = ? and seq > ? order by seq limit ?"
+        return [_event(found) for found in self._base.execute(query, (job, after, limit))]
+
+    def newest(self, job: str, kind: str) -> Event | None:
+        """Return a job's newest lasting event of a kind; None if there is none."""
+        query = "select * from events where job = ? and kind = ? order by seq desc limit 1"
+        found = self._base.execute(query, (job, kind)).fetchone()
+        return found and _event(found)
+
+    # ------------------------------------------------------------------------------------ replies
+
+    def reply(self, session: str, id_: str) -> Table | None:
+        """Return the reply that was kept for a request; None if there is none."""
+        query = "select reply from replies where session = ? and id = ?"
+        found = self._base.execute(query, (session, id_)).fetchone()
+        return found and json.loads(found["reply"])
+
+    def keep_reply(self, session: str, id_: str, reply: Table, time: float) -> None:
+        """Keep the reply to a request; the oldest of the session go."""
+        values = (session, id_, time, json.dumps(reply))
+        self._base.execute("insert or replace into replies values (?, ?, ?, ?)", values)
+        self._base.execute(
+            "delete from replies where session = ? and rowid not in "
+            "(select rowid from replies where session = ? order by rowid desc limit ?)",
+            (session, session, _REPLIES),
+        )
+        self._base.execute("delete from replies where time < ?", (time - _REPLIES_S,))
+
+    # ------------------------------------------------------------------------------------- speeds
+
+    def speeds(self) -> dict[str, tuple[float, float]]:
+        """Return what was learnt: what → seconds, and the amount of work done in them."""
+        return {own["what"]: (own["seconds"], own["amount"])
+                for own in self._base.execute("select * from speeds")}  # fmt: skip
+
+    def learn(self, what: str, seconds: float, amount: float) -> None:
+        """Keep how long an amount of work took."""
+        values = (what, seconds, amount)
+        self._base.execute("insert or replace into speeds values (?, ?, ?)", values)
+
+
+def _row(found: sqlite3.Row) -> Row:
+    values = {
+        name: json.loads(found[name]) if name in _AS_JSON else found[name]
+        for name in (*_COLUMNS, "place")
+    }
+    return Row(**values)
+
+
+def _event(found: sqlite3.Row) -> Event:
+    data = json.loads(found["data"])
+    return Event(
+        event=found["kind"], job=found["job"], seq=found["seq"], time=found["time"], data=data
+    )
+
+
+def _plain(row: Row, name: str) -> Any:
+    value = getattr(row, name)
+    return json.dumps(value) if name in _AS_JSON else value
+
+
+def _unreadable(file: Path, why: str) -> BridgeError:
+    return BridgeError(
+        Code.INTERNAL, f"the journal {file} cannot be read: {why}",
+        "move it elsewhere to begin with an empty one; clips that were made are not in it",
+    )  # fmt: skip

@@ -1,0 +1,286 @@
+"""What the server does for each operation (PROTOCOL.md, section 5): the dispatch table."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from bridge_server import catalogue, descriptor, library, looks
+from bridge_server.catalogue import Entry
+from bridge_server.jobs import info
+from bridge_server.journal import Row
+from bridge_server.licences import needs_acceptance
+from fresco.errors import FrescoError, MissingWeights
+from host_plugins.link import messages, wire
+from host_plugins.link.errors import BridgeError, Code
+from host_plugins.link.messages import OPS, File, JobInfo, Made, Message, Pong, Rows, Welcome
+from host_plugins.link.wire import Buffer
+
+if TYPE_CHECKING:
+    from bridge_server.server import Peer, Server
+
+#: Answered only to the user, and not on the endpoint that has no encryption.
+_TRUSTED = ("events.subscribe", "events.unsubscribe", "events.replay", "shutdown")
+#: Their replies are kept: a late copy of one must not undo what came after it.
+_ONCE = frozenset({"cancel", "pause", "resume", "retry", "approve", "edit"})
+#: The state that each gives a job that runs.
+_WISHES = {"cancel": "cancelled", "pause": "paused", "edit": "queued"}
+CAPABILITIES = ("files", "previews", "looks")
+_CHUNK = 1 << 20
+
+Reply: TypeAlias = "tuple[Mapping[str, Any], tuple[Buffer, ...]]"
+Handler: TypeAlias = "Callable[[Server, Peer, Any], Awaitable[Message]]"
+
+
+def needs_trust(op: str) -> bool:
+    """Whether an operation is refused on the loopback endpoint."""
+    return op in _TRUSTED
+
+
+async def answer(server: Server, peer: Peer, call: wire.Call) -> Reply:
+    """Do what a request asks for; returns the reply's fields and payloads.
+
+    Raises:
+        BridgeError: there is no such operation (unsupported), or what it says.
+    """
+    op = OPS.get(call.op)
+    if op is None or (call.op not in _CHANGES and call.op not in HANDLERS):
+        raise BridgeError(Code.UNSUPPORTED, f"there is no operation {call.op!r} here")
+    asked = op.request.from_table(call.fields, call.payloads)
+    if call.op in _CHANGES:
+        return await _changed(server, peer, call, asked), ()
+    reply = await HANDLERS[call.op](server, peer, asked)
+    return reply.table(), getattr(reply, "payloads", ())
+
+
+async def _changed(server: Server, peer: Peer, call: wire.Call, asked: Any) -> Mapping[str, Any]:
+    """Change a job; if it is at a worker, that is told first, because it takes a moment."""
+    wish, running = _WISHES.get(call.op, ""), server.supervisor.find(asked.job)
+    if call.op == "cancel" and running is not None and peer.owner.sees(running.owner):
+        server.supervisor.stop_job(asked.job, wish)
+
+    def change() -> tuple[Mapping[str, Any], bool]:
+        fresh = False
+
+        def do() -> Mapping[str, Any]:
+            nonlocal fresh
+            fresh = True
+            return info(_CHANGES[call.op](server.jobs, peer.owner, asked)).table()
+
+        return server.jobs.once(call.session, f"{call.op} {call.id}", do), fresh
+
+    told, fresh = await server.journalled(change)
+    if wish and fresh and told["state"] == "running":
+        server.supervisor.stop_job(asked.job, wish)
+    return told
+
+
+_CHANGES: Mapping[str, Callable[[Any, Any, Any], Row]] = {
+    "cancel": lambda jobs, owner, asked: jobs.cancel(owner, asked.job),
+    "pause": lambda jobs, owner, asked: jobs.pause(owner, asked.job),
+    "resume": lambda jobs, owner, asked: jobs.resume(owner, asked.job),
+    "retry": lambda jobs, owner, asked: jobs.retry(owner, asked.job),
+    "approve": lambda jobs, owner, asked: jobs.approve(owner, asked),
+    "edit": lambda jobs, owner, asked: jobs.edit(owner, asked),
+}
+
+
+async def _hello(_server: Server, peer: Peer, _asked: messages.Hello) -> Welcome:
+    limits = asdict(wire.LIMITS) | {"chunk": _CHUNK}
+    return Welcome(
+        minor=wire.MINOR,
+        server=_version(),
+        capabilities=CAPABILITIES,
+        limits=limits,
+        owner=peer.owner.name,
+        roots=tuple(map(str, peer.owner.roots)),
+    )
+
+
+async def _ping(server: Server, peer: Peer, _asked: Message) -> Pong:
+    # From memory: a ping must not wait for the journal.
+    running = server.supervisor.running
+    return Pong(
+        time=time.time(),
+        subscribed=peer.wanted is not None,
+        running=running,
+        queued=server.queued,
+        doing=server.supervisor.doing,
+    )
+
+
+async def _describe(server: Server, _peer: Peer, _asked: Message) -> messages.Description:
+    known = await server.in_thread(lambda: looks.load(server.settings))
+    tables = tuple(look.table() for look in known.values())
+    return messages.Description(effects=(descriptor.load(),), looks=tables)
+
+
+async def _submit(server: Server, peer: Peer, asked: messages.Submit) -> JobInfo:
+    row = await server.journalled(lambda: server.jobs.submit(peer.owner, asked))
+    return _now(server, row)
+
+
+async def _jobs(server: Server, peer: Peer, asked: messages.Listing) -> messages.JobList:
+    found = await server.journalled(lambda: server.jobs.list(peer.owner, asked))
+    return replace(found, jobs=tuple(_live(server, own) for own in found.jobs))
+
+
+async def _job(server: Server, peer: Peer, asked: messages.OfJob) -> JobInfo:
+    row = await server.journalled(lambda: server.jobs.find(peer.owner, asked.job))
+    return _live(server, info(row, whole=True))
+
+
+async def _subscribe(
+    server: Server, peer: Peer, asked: messages.Subscribe
+) -> messages.Subscription:
+    # First the events, then the numbers: what happens between is told twice rather than never.
+    peer.wanted = asked
+    server.subscribed()
+    return await server.journalled(lambda: server.jobs.newest(peer.owner, asked))
+
+
+async def _unsubscribe(server: Server, peer: Peer, _asked: Message) -> messages.Nothing:
+    peer.wanted = None
+    server.subscribed()
+    return messages.Nothing()
+
+
+async def _replay(server: Server, peer: Peer, asked: messages.Replay) -> messages.Replayed:
+    return await server.journalled(lambda: server.jobs.replay(peer.owner, asked))
+
+
+async def _result(server: Server, peer: Peer, asked: messages.OfJob) -> Made:
+    row = await server.journalled(lambda: server.jobs.find(peer.owner, asked.job))
+    folder = server.state / "jobs" / row.id
+    files = await server.in_thread(lambda: tuple(made(row, folder)))
+    return Made(job=row.id, state=row.state, files=files, report=tuple(row.report))
+
+
+async def _models(server: Server, _peer: Peer, _asked: Message) -> Rows:
+    return Rows(rows=await server.in_thread(lambda: _model_rows(server)))
+
+
+async def _doctor(server: Server, _peer: Peer, _asked: Message) -> Rows:
+    return Rows(rows=await server.in_thread(_examined))
+
+
+async def _shutdown(server: Server, peer: Peer, asked: messages.Shutdown) -> messages.Nothing:
+    if not peer.owner.local:
+        raise BridgeError(Code.FORBIDDEN, "only the user who runs the server may end it")
+    if not asked.when_idle or not (server.supervisor.running or server.queued):
+        server.stop()
+    else:
+        server.stop_when_idle()
+    return messages.Nothing()
+
+
+HANDLERS: Mapping[str, Handler] = {
+    "hello": _hello,
+    "ping": _ping,
+    "describe": _describe,
+    "submit": _submit,
+    "jobs": _jobs,
+    "job": _job,
+    "events.subscribe": _subscribe,
+    "events.unsubscribe": _unsubscribe,
+    "events.replay": _replay,
+    "result": _result,
+    "models": _models,
+    "doctor": _doctor,
+    "shutdown": _shutdown,
+}
+
+
+def _now(server: Server, row: Row) -> JobInfo:
+    return _live(server, info(row))
+
+
+def _live(server: Server, told: JobInfo) -> JobInfo:
+    """Add to a job how far its worker is."""
+    running = server.supervisor.find(told.job)
+    if running is None or told.state != "running":
+        return told
+    here = running.forecast
+    eta = here.left()
+    return replace(told, stage=here.stage, done=here.done, total=here.total,
+                   eta_s=None if eta is None else round(eta, 1))  # fmt: skip
+
+
+def made(row: Row, folder: Path) -> list[File]:
+    """Return the files of a job that are there.
+
+    folder: the job's own
+    """
+    keyframes = sorted(row.keyframes.values(), key=lambda own: own["frame"])
+    named: list[tuple[str, str, Path, int | None]] = [
+        (own["name"], "keyframe", Path(own["path"]), own["frame"]) for own in keyframes
+    ]
+    if row.state == "done":
+        named += [(file.name, "output", file, None) for file in _outputs(Path(row.output))]
+    named.append(("log.jsonl", "log", folder / "log.jsonl", None))
+    found: list[File] = []
+    for name, role, path, frame in named:
+        try:
+            size = path.stat().st_size
+        except OSError:  # removed meanwhile, or not there yet
+            continue
+        found.append(File(name=name, role=role, size=size, path=str(path), frame=frame))
+    return found
+
+
+def _outputs(output: Path) -> list[Path]:
+    """The files that an output's name stands for: of a sequence all images."""
+    if "#" not in output.name:
+        return [output]
+    marks = output.name.count("#")
+    pattern = output.name.replace("#" * marks, "[0-9]" * marks)
+    return sorted(output.parent.glob(pattern))
+
+
+def _model_rows(server: Server) -> tuple[dict[str, Any], ...]:
+    known = catalogue.load(server.settings)
+    return tuple(_model_row(server, known[name]) for name in known)
+
+
+def _model_row(server: Server, entry: Entry) -> dict[str, Any]:
+    try:
+        state = "pinned" if library.find(entry, server.settings).pinned else "here"
+    except MissingWeights:
+        state = ""
+    except FrescoError:
+        state = "changed"
+    return {
+        "name": entry.name,
+        "title": entry.title,
+        "role": entry.role.value,
+        "state": state,
+        "family": entry.family.value if entry.family else "",
+        "control": entry.control,
+        "size": entry.size,
+        "licence": entry.licence.id if entry.licence else "",
+        "licence_url": entry.licence.url if entry.licence else "",
+        "accept": needs_acceptance(entry, server.settings),
+    }
+
+
+def _examined() -> tuple[dict[str, Any], ...]:
+    """What `fresco-bridge doctor` finds, in a process of its own: it loads every library."""
+    command = [sys.executable, "-m", "bridge_server", "doctor", "--json"]
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    try:
+        return tuple(json.loads(done.stdout))
+    except ValueError as error:
+        raise BridgeError(Code.INTERNAL, "doctor gave no answer",
+                          "run `fresco-bridge doctor` in a terminal") from error  # fmt: skip
+
+
+def _version() -> str:
+    import importlib.metadata
+
+    return importlib.metadata.version("fresco-bridge")

@@ -1,0 +1,476 @@
+"""The server: clients at its doors, jobs in its journal, workers behind it.
+
+The event loop only passes things on. The journal has a thread of its own, in which every change is
+one transaction; other files are read in a pool of threads; all computing is done by the workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import logging
+import os
+import signal
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import zmq
+import zmq.asyncio
+from filelock import FileLock, Timeout
+
+from bridge_server import config, failures, operations, pipe
+from bridge_server.access import Owner, placed
+from bridge_server.config import Config
+from bridge_server.doors import Door, Doors, Wishes, kept_keys
+from bridge_server.forecast import blended
+from bridge_server.jobs import Jobs
+from bridge_server.journal import Journal, Row
+from bridge_server.outbox import Outbox
+from bridge_server.request import from_table
+from bridge_server.supervisor import Post, Running, Supervisor
+from host_plugins.link import endpoint, wire
+from host_plugins.link.errors import BridgeError, Code
+from host_plugins.link.messages import TRANSIENT, Event, Keyframe, Preview, Progress, Subscribe
+from host_plugins.link.wire import Answer, Buffer, Notice
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+#: Requests per second of one client, and how many it may have in store.
+_RATE, _BURST = 400.0, 1200.0
+#: Requests of one client that are being answered at once; clients that are remembered.
+_AT_ONCE, _PEERS = 64, 512
+#: Seconds between looks at what waits for slow clients; between tries to write the journal.
+_FLUSH, _JOURNAL_AGAIN = 0.02, 1.0
+#: Seconds for which the last replies may leave when the server ends.
+_FAREWELL = 0.2
+
+
+@dataclass(slots=True, eq=False)
+class Peer:
+    """A connection, and who it belongs to. wanted: what it has subscribed to."""
+
+    owner: Owner
+    outbox: Outbox
+    wanted: Subscribe | None = None
+    running: int = 0
+    seen: float = 0.0
+    allowance: float = _BURST
+
+    def allowed(self, now: float) -> bool:
+        """Count a request; whether it is not one too many (a token bucket)."""
+        self.allowance = min(_BURST, self.allowance + (now - self.seen) * _RATE)
+        self.seen = now
+        if self.allowance < 1:
+            return False
+        self.allowance -= 1
+        return True
+
+
+@dataclass(slots=True, eq=False)
+class Server:
+    """One running server.
+
+    folder: of the endpoint file; state: of the journal and the jobs' logs
+    """
+
+    settings: Config
+    state: Path
+    folder: Path
+    wishes: Wishes = field(default_factory=Wishes)
+    posts: Sequence[Post] = (Post(),)
+    session: str = field(default_factory=lambda: os.urandom(16).hex())
+    jobs: Jobs = field(init=False)
+    supervisor: Supervisor = field(init=False)
+    doors: Doors = field(init=False)
+    _loop: asyncio.AbstractEventLoop = field(init=False)
+    _peers: dict[tuple[int, bytes], Peer] = field(default_factory=dict[tuple[int, bytes], Peer])
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+    _stop: asyncio.Event = field(init=False)
+    _journal: ThreadPoolExecutor = field(init=False)
+    _files: ThreadPoolExecutor = field(init=False)
+    queued: int = 0
+    _idle_end: bool = False
+    _pictures: dict[tuple[str, int], bytes] = field(default_factory=dict[tuple[str, int], bytes])
+
+    async def run(self, ready: Callable[[endpoint.Endpoint], None] = lambda _at: None) -> None:
+        """Serve until `stop`.
+
+        Raises:
+            BridgeError: an address or the journal cannot be used; says why.
+        """
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._journal = ThreadPoolExecutor(1, "journal")
+        self._files = ThreadPoolExecutor(4, "files")
+        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        journal = await self._in(
+            self._journal, lambda: Journal(self.state / "journal.sqlite", self._tell)
+        )
+        self.jobs = Jobs(journal)
+        self.supervisor = Supervisor(_Ledger(self), self.posts, self.state)
+        await self.journalled(self.jobs.recover)
+        self.queued = await self.journalled(lambda: journal.count("queued"))
+        context = zmq.asyncio.Context()
+        self.doors = Doors(self.wishes, kept_keys(self.state / "keys.json"))
+        at = self.doors.start(context, self.folder, importlib.metadata.version("fresco-bridge"))
+        endpoint.write(at, self.folder)
+        try:
+            self.supervisor.start()
+            self._spawn(self._flush())
+            for number, door in enumerate(self.doors.open):
+                self._spawn(self._receive(number, door))
+            ready(at)
+            await self._stop.wait()
+        finally:
+            endpoint.remove(at, self.folder)
+            await self._close(context, journal)
+
+    def stop(self) -> None:
+        """End soon; may be called from a signal's handler."""
+        self._loop.call_soon_threadsafe(self._stop.set)
+
+    def stop_when_idle(self) -> None:
+        """End as soon as no job is queued or running."""
+        self._idle_end = True
+        self._end_if_idle()
+
+    def _end_if_idle(self) -> None:
+        if self._idle_end and not self.queued and not self.supervisor.running:
+            self._stop.set()
+
+    async def _close(self, context: zmq.asyncio.Context, journal: Journal) -> None:
+        self._broadcast(Event(event="server", transient=True, time=time.time(),
+                              data={"state": "stopping"}))  # fmt: skip
+        await asyncio.sleep(_FAREWELL)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.supervisor.close()
+        await self._in(self._journal, journal.close)
+        self._journal.shutdown()
+        self._files.shutdown(cancel_futures=True)
+        self.doors.stop()
+        context.destroy(linger=500)
+
+    # ------------------------------------------------------------------------------------ threads
+
+    async def journalled(self, change: Callable[[], T]) -> T:
+        """Do something with the jobs as one change of the journal, in its thread."""
+
+        def within() -> T:
+            with self.jobs.journal.change():
+                return change()
+
+        return await self._in(self._journal, within)
+
+    async def persisted(self, change: Callable[[], T]) -> T:
+        """`journalled`, again and again while the disk is full: a worker's news are not lost."""
+        while not (done := await self._tried(change)):
+            await asyncio.sleep(_JOURNAL_AGAIN)
+        return done[0]
+
+    async def _tried(self, change: Callable[[], T]) -> tuple[T, ...]:
+        """The result of a change; nothing where the disk is full."""
+        try:
+            return (await self.journalled(change),)
+        except sqlite3.OperationalError as error:
+            log.error("the journal cannot be written: %s", error)
+            return ()
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Read or write files, without holding up anybody."""
+        return await self._in(self._files, work)
+
+    async def _in(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        return await self._loop.run_in_executor(threads, work)
+
+    def _spawn(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # ----------------------------------------------------------------------------------- requests
+
+    async def _receive(self, number: int, door: Door) -> None:
+        while True:
+            frames: list[zmq.Frame] = await door.socket.recv_multipart(copy=False)
+            identity = frames[0].bytes
+            if len(frames) > 1:
+                self._on_frames(door, self._peer(number, door, identity, frames[-1]), frames[1:])
+
+    def _peer(self, number: int, door: Door, identity: bytes, last: zmq.Frame) -> Peer:
+        key = number, identity
+        peer = self._peers.get(key)
+        if peer is None:
+            self._forget_idle()
+            outbox = Outbox(door.socket, identity)
+            peer = self._peers[key] = Peer(self.doors.owner(door, last), outbox)
+        return peer
+
+    def _forget_idle(self) -> None:
+        """Forget connections that ended; of too many the longest silent."""
+        for key, peer in list(self._peers.items()):
+            if peer.outbox.gone:
+                del self._peers[key]
+        while len(self._peers) >= _PEERS:
+            idle = [key for key, peer in self._peers.items() if not peer.running]
+            del self._peers[min(idle or self._peers, key=lambda key: self._peers[key].seen)]
+
+    def _on_frames(self, door: Door, peer: Peer, frames: list[zmq.Frame]) -> None:
+        """Read a request, and begin to answer it."""
+        buffers: list[Buffer] = [frame.buffer for frame in frames]
+        try:
+            if not peer.allowed(time.monotonic()):
+                raise BridgeError(Code.BUSY, "too many requests", "ask less often")
+            call = wire.read_call(buffers)
+            self.doors.check_token(door, call.token)
+            if door.kind == "loopback" and operations.needs_trust(call.op):
+                raise BridgeError(Code.FORBIDDEN, f"{call.op} is not possible on this endpoint")
+            if peer.running >= _AT_ONCE:
+                raise BridgeError(Code.BUSY, "too many requests at once", "wait for replies")
+        except BridgeError as error:
+            id_ = "" if error.code is Code.BUSY else wire.request_id(buffers)
+            self._answer(peer, Answer(id_, self.session, error=error))
+            return
+        peer.running += 1
+        self._spawn(self._answered(peer, call))
+
+    async def _answered(self, peer: Peer, call: wire.Call) -> None:
+        try:
+            reply, payloads = await operations.answer(self, peer, call)
+            answer = Answer(call.id, self.session, reply, payloads)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            told = failures.told(error)
+            if told.code is Code.INTERNAL:
+                log.exception("%s failed", call.op)
+            answer = Answer(call.id, self.session, error=told)
+        finally:
+            peer.running -= 1
+        self._answer(peer, answer)
+
+    def _answer(self, peer: Peer, answer: Answer) -> None:
+        try:
+            frames = wire.write_answer(answer)
+        except BridgeError as error:
+            frames = wire.write_answer(Answer(answer.id, self.session, error=error))
+        peer.outbox.send(frames)
+
+    # ------------------------------------------------------------------------------------- events
+
+    def _tell(self, event: Event, owner: str) -> None:
+        """Pass a lasting event on; called in the journal's thread, in the order of the journal."""
+        picture = self._pictures.pop((event.job, int(event.data.get("frame", -1))), None)
+        payloads = (picture,) if event.event == "keyframe" and picture else ()
+        self._loop.call_soon_threadsafe(self._broadcast, event, owner, payloads)
+
+    def _broadcast(self, event: Event, owner: str = "", payloads: tuple[Buffer, ...] = ()) -> None:
+        fields = event.table()
+        notice = Notice(fields.pop("event"), self.session, fields, payloads)
+        frames = wire.write_notice(notice)
+        for peer in self._peers.values():
+            if peer.wanted is None or not _concerns(event, owner, peer, peer.wanted):
+                continue
+            if event.event in TRANSIENT and event.job:
+                peer.outbox.send_newest(event.event, event.job, frames)
+            else:
+                peer.outbox.send(frames)
+        if event.event == "state" and event.job:
+            self._count(event)
+
+    def _count(self, event: Event) -> None:
+        """Keep count of the queue, and let workers and a wanted end see what has changed."""
+        self.queued += (event.data["state"] == "queued") - (event.data.get("before") == "queued")
+        self.supervisor.wake()
+        self._loop.call_later(_FAREWELL, self._end_if_idle)
+
+    def subscribed(self) -> None:
+        """Take over that a client wants other events than before."""
+        wanted = [peer.wanted for peer in self._peers.values() if peer.wanted is not None]
+        self.supervisor.show_previews(any("preview" in own.transient for own in wanted))
+
+    def transient(self, running: Running, seq: int, kind: str, data: dict[str, Any],
+                  payloads: tuple[Buffer, ...] = ()) -> None:  # fmt: skip
+        """Tell of something that is not kept."""
+        event = Event(event=kind, job=running.job, seq=seq, time=time.time(), transient=True,
+                      data=data)  # fmt: skip
+        self._broadcast(event, running.owner, payloads)
+
+    def show(self, job: str, frame: int, jpeg: bytes) -> None:
+        """Keep a keyframe's picture for the event that tells of it."""
+        self._pictures[job, frame] = jpeg
+
+    async def _flush(self) -> None:
+        while True:
+            await asyncio.sleep(_FLUSH)
+            gone = False
+            for peer in list(self._peers.values()):
+                if not peer.outbox.empty:
+                    peer.outbox.flush()
+                gone = gone or (peer.outbox.gone and peer.wanted is not None)
+                if peer.outbox.gone:
+                    peer.wanted = None
+            if gone:
+                self._forget_idle()
+                self.subscribed()
+
+
+def _concerns(event: Event, owner: str, peer: Peer, wanted: Subscribe) -> bool:
+    """Whether a client is to be told of an event."""
+    if not event.job:
+        return True
+    if not peer.owner.sees(owner) or (wanted.jobs and event.job not in wanted.jobs):
+        return False
+    return not event.transient or event.event in wanted.transient
+
+
+class _Ledger:
+    """What the supervisor asks and tells; see `supervisor.Ledger`."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._seq: dict[str, int] = {}
+
+    async def next(self) -> tuple[Row, dict[str, Any], Path] | None:
+        row = await self._server.persisted(self._server.jobs.next)
+        if row is None:
+            return None
+        self._seq[row.id] = row.seq
+        wanted = placed(from_table(row.request), {})
+        return row, wanted.table(), self._server.state / "jobs" / row.id
+
+    async def speeds(self) -> dict[str, tuple[float, float]]:
+        return await self._server.persisted(self._server.jobs.journal.speeds)
+
+    async def told(self, running: Running, message: pipe.Message) -> None:
+        server, jobs, job = self._server, self._server.jobs, running.job
+        what = message["tell"]
+        if what == "progress":
+            eta = running.forecast.left()
+            told = Progress(stage=message["stage"], done=message["done"], total=message["total"],
+                            eta_s=None if eta is None else round(eta, 1))  # fmt: skip
+            server.transient(running, self._seq.get(job, 0), "progress", told.table())
+        elif what == "preview":
+            told = Preview(
+                frames=tuple(message["frames"]), step=message["step"], last=message["last"]
+            )
+            payloads = tuple(message["jpegs"])
+            server.transient(running, self._seq.get(job, 0), "preview", told.table(), payloads)
+        else:
+            change = self._change(running, message)
+            await server.persisted(change)
+            row = await server.persisted(lambda: jobs.journal.find(job))
+            self._seq[job] = row.seq if row is not None else 0
+            if what == "ended":
+                await self._learn(running)
+
+    def _change(self, running: Running, message: pipe.Message) -> Callable[[], Any]:
+        jobs, job = self._server.jobs, running.job
+        what = message["tell"]
+        if what == "settled":
+            return lambda: jobs.settled(job, message["output"], message["notes"])
+        if what == "planned":
+            return lambda: jobs.uses(job, message["units"], forward=False)
+        if what == "kept":
+            return lambda: jobs.uses(job, [message["unit"]])
+        if what == "note":
+            return lambda: jobs.note(job, message["text"])
+        if what == "keyframe":
+            self._server.show(job, message["frame"], message["jpeg"])
+            keyframe = Keyframe(frame=message["frame"], name=f"keyframe-{message['frame']:06d}.png",
+                                path=message["path"], final=message["final"])  # fmt: skip
+            return lambda: jobs.keyframe(job, keyframe)
+        assert what == "ended", what
+        return self._end(running, message)
+
+    def _end(self, running: Running, message: pipe.Message) -> Callable[[], Any]:
+        jobs, job, revision = self._server.jobs, running.job, message["revision"]
+        how = message["how"]
+        if how == "done":
+            return lambda: jobs.done(job, revision, message["report"], message["keyframes"])
+        if how == "rested":
+            rest = running.forecast.rest()
+            return lambda: jobs.rested(job, revision, message["keyframes"], rest)
+        if how == "failed":
+            failure = BridgeError.from_table(message["failure"])
+            return lambda: jobs.failed(job, failure)
+        return lambda: jobs.stopped(job, running.wish or "queued")
+
+    async def _learn(self, running: Running) -> None:
+        journal = self._server.jobs.journal
+        learnt, known = running.forecast.learnt, running.forecast.speeds
+
+        def learn() -> None:
+            for what, new in learnt.items():
+                journal.learn(what, *blended(known.get(what), new))
+
+        await self._server.persisted(learn)
+
+    async def crashed(self, running: Running, why: str) -> None:
+        jobs = self._server.jobs
+        if running.wish:
+            await self._server.persisted(lambda: jobs.stopped(running.job, running.wish))
+        else:
+            await self._server.persisted(lambda: jobs.crashed(running.job, why))
+
+
+def state_folder(settings: Config) -> Path:
+    """Where the journal, the jobs' logs and uploads are."""
+    return settings.lock_file.parent / "server"
+
+
+def serve(
+    wishes: Wishes,
+    posts: Sequence[Post],
+    ready: Callable[[endpoint.Endpoint], None] = lambda _at: None,
+) -> None:
+    """Run a server in this process until it is told to stop, or gets SIGTERM or SIGINT.
+
+    Raises:
+        BridgeError: one is running already (conflict), or an address cannot be used.
+    """
+    settings, folder = config.load(), endpoint.folders()[0]
+    endpoint.private_folder(folder)
+    lock = FileLock(folder / "server.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise BridgeError(
+            Code.CONFLICT, f"a server is running already in {folder}",
+            f"use that one, or set {endpoint.FOLDER} to another folder for a second",
+        ) from error  # fmt: skip
+    try:
+        server = Server(settings, state_folder(settings), folder, wishes, posts)
+        loop = _loop()
+        try:
+            loop.run_until_complete(_until_signal(server, ready))
+        finally:
+            loop.close()
+    finally:
+        lock.release()
+
+
+async def _until_signal(server: Server, ready: Callable[[endpoint.Endpoint], None]) -> None:
+    def end(_number: int, _frame: object) -> None:
+        server.stop()
+
+    def ready_to_stop(at: endpoint.Endpoint) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, end)
+        ready(at)
+
+    await server.run(ready_to_stop)
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    """The event loop: of Windows the one that pyzmq can use."""
+    if sys.platform == "win32":
+        return asyncio.SelectorEventLoop()
+    return asyncio.new_event_loop()

@@ -1,0 +1,333 @@
+"""A worker: a process that does jobs for the server, one after the other, on one device.
+
+It is told what to do over its standard input, and tells what happens over its standard output
+(`pipe`). It computes in its main thread; another one listens, so that it can be stopped at any
+poll. When the server is gone, so is the input, and the worker ends.
+
+Told: {do: "run", job, request, revision, folder}, {do: "stop", job}, {do: "watch", previews}.
+Tells: {tell: "ready" | "alive" | "settled" | "planned" | "kept" | "progress" | "keyframe" |
+"preview" | "note" | "ended", job, ...}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import cv2
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bridge_server import config, events, failures, pipe, records, request
+from bridge_server.environment import here
+from bridge_server.footage import resized
+from bridge_server.job import Job, settle
+from bridge_server.media.parts import to_disk
+from bridge_server.render import Outcome, render
+from bridge_server.store import Store
+from fresco.callbacks import CancelToken
+from fresco.errors import Cancelled
+from fresco.warm import WarmModels
+
+log = logging.getLogger("bridge_server")
+
+#: Seconds between signs of life; between previews of a job.
+_BEAT, _PREVIEWS = 1.0, 0.4
+#: Seconds in which the work may end by itself once the server is gone.
+_GRACE = 2.0
+#: Pixels of the long side, and quality, of pictures that are shown while a job runs.
+_SHOWN, _QUALITY = 512, 88
+_PUBLISHED = "published.json"
+
+
+class _Polled(CancelToken):
+    """Knows when it was last polled: work that no longer polls hangs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.polled = time.monotonic()
+
+    def check(self) -> None:
+        self.polled = time.monotonic()
+        super().check()
+
+
+@dataclass(slots=True)
+class _Task:
+    """A job that is to be done. folder: of the job, for its log and what must be remembered."""
+
+    job: str
+    revision: int
+    request: dict[str, Any]
+    folder: Path
+    token: _Polled = field(default_factory=_Polled)
+
+
+class Worker:
+    """What the threads of a worker share."""
+
+    def __init__(self, told: BinaryIO, tells: BinaryIO, device: str, threads: int) -> None:
+        self._told, self._tells = told, tells
+        self._writing = threading.Lock()
+        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._task: _Task | None = None
+        self._previews = False
+        self._shown = 0.0
+        self._place = here(device, threads)
+        self._models = WarmModels(
+            self._place.memory, self._place.torch_device, self._place.torch_dtype
+        )
+
+    def run(self) -> None:
+        """Work until the server is gone."""
+        for each in (self._listen, self._beat):
+            threading.Thread(target=each, daemon=True).start()
+        self._tell("ready", device=self._place.device, hardware=self._place.hardware)
+        while (task := self._tasks.get()) is not None:
+            self._do(task)
+
+    # ------------------------------------------------------------------------- the other threads
+
+    def _listen(self) -> None:
+        while (message := pipe.read(self._told)) is not None:
+            self._take(message)
+        if self._task is not None:
+            self._task.token.cancel()
+        self._tasks.put(None)
+        time.sleep(_GRACE)
+        os._exit(0)
+
+    def _take(self, message: pipe.Message) -> None:
+        if message["do"] == "run":
+            task = _Task(
+                message["job"], message["revision"], message["request"], Path(message["folder"])
+            )
+            self._task = task  # from now on it can be stopped
+            self._tasks.put(task)
+        elif message["do"] == "stop":
+            if self._task is not None and self._task.job == message["job"]:
+                self._task.token.cancel()
+        elif message["do"] == "watch":
+            self._previews = message["previews"]
+
+    def _beat(self) -> None:
+        while True:
+            task = self._task
+            idle = time.monotonic() - task.token.polled if task is not None else 0.0
+            self._tell("alive", idle=idle)
+            time.sleep(_BEAT)
+
+    def _tell(self, what: str, **more: Any) -> None:
+        with self._writing, suppress(BrokenPipeError, ValueError):
+            self._tells.write(pipe.pack({"tell": what, **more}))
+            self._tells.flush()
+
+    # ----------------------------------------------------------------------------- the main thread
+
+    def _do(self, task: _Task) -> None:
+        with _logged(task.folder / "log.jsonl"):
+            log.info("begun", extra={"request": task.request, "revision": task.revision})
+            how = self._done(task)
+            log.info("ended", extra={"how": how["how"]})
+        self._task = None
+        self._tell("ended", job=task.job, revision=task.revision, **how)
+
+    def _done(self, task: _Task) -> dict[str, Any]:
+        try:
+            return self._rendered(task)
+        except Cancelled:
+            return {"how": "stopped"}
+        except BaseException as error:
+            log.exception("failed")
+            return {"how": "failed", "failure": failures.told(error).table()}
+
+    def _rendered(self, task: _Task) -> dict[str, Any]:
+        settings = config.load()
+        wanted = _again(request.from_table(task.request), task.folder / _PUBLISHED)
+        task.token.check()
+        job = settle(wanted, self._place, settings, task.token)
+        self._tell("settled", job=task.job, output=str(job.output), notes=list(job.notes),
+                   work=_work(job))  # fmt: skip
+        store = Store(settings.store, lambda key: self._tell("kept", job=task.job, unit=key))
+        outcome = render(job, store, self._models, lambda event: self._on(task, event), task.token)
+        how = "done" if outcome.report is not None else "rested"
+        return {"how": how, "keyframes": outcome.keyframes, "report": _rows(outcome)}
+
+    def _on(self, task: _Task, event: events.Event) -> None:
+        match event:
+            case events.Progress():
+                self._tell("progress", job=task.job, **asdict(event))
+            case events.KeyframeDone():
+                self._tell(
+                    "keyframe", job=task.job, frame=event.number, path=str(event.file),
+                    final=event.final, jpeg=_jpeg(records.read_picture(event.file)),
+                )  # fmt: skip
+            case events.Note():
+                log.info("note", extra={"text": event.text})
+                self._tell("note", job=task.job, text=event.text)
+            case events.Planned():
+                log.info("planned", extra={"units": len(event.units)})
+                self._tell("planned", job=task.job, units=list(event.units))
+            case events.Preview():
+                self._preview(task, event)
+            case events.Publishing():
+                _remember(event, task.folder / _PUBLISHED)
+
+    def _preview(self, task: _Task, event: events.Preview) -> None:
+        now = time.monotonic()
+        if not self._previews or now - self._shown < _PREVIEWS:
+            return
+        self._shown = now
+        jpegs = [_jpeg(picture) for picture in event.picture()]
+        self._tell("preview", job=task.job, frames=list(event.numbers), step=event.step,
+                   last=event.last, jpegs=jpegs)  # fmt: skip
+
+
+def _work(job: Job) -> dict[str, Any]:
+    """What the time that a job takes depends on."""
+    return {
+        "frames": len(job.span),
+        "pixels": job.size.height * job.size.width,
+        "size": job.clip.height * job.clip.width,
+        "model": job.model,
+        "steps": round(job.settings.steps * job.strength),
+    }
+
+
+def _rows(outcome: Outcome) -> list[dict[str, str]]:
+    if outcome.report is None:
+        return []
+    return [
+        {"name": row.name, "source": str(row.source), "result": str(row.result),
+         "state": row.state.value, "why": row.why}
+        for row in outcome.report.rows
+    ]  # fmt: skip
+
+
+def _jpeg(picture: Tensor) -> bytes:
+    """Return (3, H, W) in [0, 1] as a JPEG, smaller if it is large."""
+    height, width = picture.shape[-2:]
+    factor = min(1.0, _SHOWN / max(height, width))
+    if factor < 1:
+        picture = resized(picture, max(1, round(height * factor)), max(1, round(width * factor)))
+    rgb: NDArray[np.uint8] = (picture.clamp(0, 1) * 255).round().byte().cpu().numpy()
+    bgr = np.ascontiguousarray(rgb[::-1].transpose(1, 2, 0))
+    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    return data.tobytes()
+
+
+def _remember(event: events.Publishing, file: Path) -> None:
+    """Keep what the output's files are, before they get their names: see `_again`."""
+    facts = {str(target): _facts(part) for part, target in event.files.items()}
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(facts), encoding="utf-8")
+    to_disk(part)
+    os.replace(part, file)
+    to_disk(file.parent)
+
+
+def _facts(file: Path) -> list[int]:
+    known = file.stat()
+    return [known.st_size, known.st_mtime_ns]
+
+
+def _again(wanted: request.Request, remembered: Path) -> request.Request:
+    """Let a job write over what it wrote itself, before somebody could hear that it was done."""
+    try:
+        facts = json.loads(remembered.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return wanted
+    there = {file: _facts(Path(file)) for file in facts if Path(file).exists()}
+    ours = bool(there) and all(facts[file] == known for file, known in there.items())
+    return replace(wanted, overwrite=True) if ours else wanted
+
+
+# ------------------------------------------------------------------------------------------- logs
+
+
+class _JsonLines(logging.Formatter):
+    """A record as a line of JSON: time, level, what, and what was said with it."""
+
+    _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "taskName"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        told: dict[str, Any] = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "what": record.getMessage(),
+        }
+        told |= {name: own for name, own in vars(record).items() if name not in self._USUAL}
+        if record.exc_info:
+            told["trace"] = self.formatException(record.exc_info)
+        return json.dumps(told, default=str, ensure_ascii=False)
+
+
+@contextmanager
+def _logged(file: Path) -> Generator[None]:
+    """Write what is logged into a job's log."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(file, encoding="utf-8")
+    handler.setFormatter(_JsonLines())
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+
+
+# ---------------------------------------------------------------------------------------- process
+
+
+def main() -> None:
+    """Run a worker: ``python -m bridge_server.worker --device cpu --threads 2``."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="")
+    parser.add_argument("--threads", type=int, default=0)
+    options = parser.parse_args()
+    logging.getLogger("bridge_server").setLevel(logging.INFO)
+    # Ctrl-C in the server's terminal is the server's to handle.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with_parent()
+    _be_modest()
+    told, tells = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print must not get between the messages
+    Worker(told, tells, options.device, options.threads).run()
+
+
+def _die_with_parent(platform: str = sys.platform) -> None:
+    """End with the server, also where it was killed; elsewhere the end of the input says so."""
+    if platform != "linux":
+        return
+    import ctypes
+
+    set_parent_death_signal = 1
+    ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL)
+    if os.getppid() == 1:  # it was gone before that
+        os._exit(0)
+
+
+def _be_modest() -> None:
+    """Leave the processor to the editor, which has a user in front of it."""
+    lower = psutil.BELOW_NORMAL_PRIORITY_CLASS if os.name == "nt" else 10
+    with suppress(psutil.Error, OSError):
+        psutil.Process().nice(lower)
+
+
+if __name__ == "__main__":
+    main()
