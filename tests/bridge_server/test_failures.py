@@ -1,0 +1,46 @@
+"""Every error in the protocol's words."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from bridge_server.errors import LicenceNotAccepted, NotEnoughSpace
+from bridge_server.failures import told
+from bridge_server.media.errors import NotAsSource, UnreadableMedia
+from fresco.errors import Cancelled, InvalidInput, MissingExtra, MissingWeights, OutOfMemory
+from host_plugins.link.errors import BridgeError, Code
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Cancelled("a"), Code.CANCELLED),
+        (OutOfMemory("a"), Code.OUT_OF_MEMORY),
+        (RuntimeError("CUDA out of memory. Tried to allocate"), Code.OUT_OF_MEMORY),
+        (MemoryError(), Code.OUT_OF_MEMORY),
+        (MissingWeights("a"), Code.MISSING_MODEL),
+        (MissingExtra("a"), Code.MISSING_EXTRA),
+        (LicenceNotAccepted("a"), Code.LICENCE),
+        (NotEnoughSpace("a"), Code.NO_SPACE),
+        (OSError(errno.ENOSPC, "full", "/a"), Code.NO_SPACE),
+        (UnreadableMedia("a"), Code.MEDIA),
+        (NotAsSource("a"), Code.MEDIA),
+        (InvalidInput("a"), Code.INVALID),
+        (FileNotFoundError(errno.ENOENT, "none", "/a"), Code.NOT_FOUND),
+        (PermissionError(errno.EACCES, "no", "/a"), Code.FORBIDDEN),
+        (BridgeError(Code.CONFLICT, "a"), Code.CONFLICT),
+        (ZeroDivisionError("a"), Code.INTERNAL),
+        (KeyError("a"), Code.INTERNAL),
+    ],
+)
+def test_each_kind_has_its_code(error: BaseException, code: Code) -> None:
+    assert told(error).code is code
+
+
+def test_the_words_are_kept_and_no_trace_is_told() -> None:
+    assert told(UnreadableMedia("clip.mp4 is damaged")).message == "clip.mp4 is damaged"
+    internal = told(ValueError("x"))
+    assert internal.message == "ValueError: x"
+    assert "logs" in internal.hint

@@ -1,0 +1,327 @@
+"""What may be done to jobs: the rules, on a real journal, without sockets or workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from bridge_server.access import Owner
+from bridge_server.jobs import Jobs, info
+from bridge_server.journal import Journal, Row
+from host_plugins.link.errors import BridgeError, Code
+from host_plugins.link.messages import (
+    TRANSITIONS,
+    Approve,
+    Edit,
+    Event,
+    Keyframe,
+    Listing,
+    Replay,
+    Submit,
+    Subscribe,
+)
+
+T = TypeVar("T")
+ME, OTHER = Owner(), Owner("somebody", (Path("/"),))
+
+
+class Desk:
+    """Jobs on a journal in a folder, and what they told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.told, self.now = folder, list[Event](), 1000.0
+        self.clip = folder / "clip.mp4"
+        self.clip.touch()
+        self.open()
+
+    def open(self) -> None:
+        self.journal = Journal(self.folder / "journal", lambda event, _owner: self.tell(event))
+        self.jobs = Jobs(self.journal, lambda: self.now)
+
+    def tell(self, event: Event) -> None:
+        self.told.append(event)
+
+    def do(self, change: Callable[[], T]) -> T:
+        with self.journal.change():
+            return change()
+
+    def submit(self, job: str = "a", owner: Owner = ME, priority: int = 0, **request: Any) -> Row:
+        asked = Submit(job=job, request={"clip": str(self.clip), **request}, priority=priority)
+        return self.do(lambda: self.jobs.submit(owner, asked))
+
+    def state(self, job: str = "a") -> str:
+        row = self.journal.find(job)
+        assert row is not None
+        return row.state
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def refused(desk: Desk, change: Callable[[], Any]) -> Code:
+    with pytest.raises(BridgeError) as told:
+        desk.do(change)
+    return told.value.code
+
+
+def test_a_job_and_its_event_are_on_the_disk_together(desk: Desk) -> None:
+    desk.submit()
+    assert [(own.event, own.seq, own.data["state"]) for own in desk.told] == [
+        ("state", 1, "queued")
+    ]
+    desk.journal.close()
+    desk.open()
+    assert desk.state() == "queued"
+    assert desk.journal.events("a", 0, 10) == desk.told
+
+
+def test_what_fails_in_the_middle_leaves_nothing(desk: Desk) -> None:
+    def half() -> None:
+        asked = Submit(job="a", request={"clip": str(desk.clip)})
+        desk.jobs.submit(ME, asked)
+        raise BridgeError(Code.INTERNAL, "in the middle")
+
+    assert refused(desk, half) is Code.INTERNAL
+    assert desk.journal.find("a") is None
+    assert desk.told == []
+
+
+def test_the_most_urgent_comes_first_then_the_oldest(desk: Desk) -> None:
+    for name, priority in (("a", 0), ("b", 3), ("c", 0), ("d", 3)):
+        desk.submit(name, priority=priority)
+    order: list[str] = []
+    while row := desk.do(desk.jobs.next):
+        order.append(row.id)
+    assert order == ["b", "d", "a", "c"]
+
+
+def test_a_job_that_is_not_ready_is_passed_over(desk: Desk) -> None:
+    desk.submit("a")
+    desk.submit("b")
+    row = desk.do(lambda: desk.jobs.next(lambda row: row.id != "a"))
+    assert row is not None
+    assert row.id == "b"
+    assert desk.state("a") == "queued"
+
+
+def test_others_jobs_are_not_there(desk: Desk) -> None:
+    desk.submit("mine")
+    desk.submit("theirs", OTHER)
+    assert refused(desk, lambda: desk.jobs.find(OTHER, "mine")) is Code.NOT_FOUND
+    assert refused(desk, lambda: desk.jobs.cancel(OTHER, "mine")) is Code.NOT_FOUND
+    assert [job.job for job in desk.jobs.list(OTHER, Listing()).jobs] == ["theirs"]
+    assert [job.job for job in desk.jobs.list(ME, Listing()).jobs] == ["theirs", "mine"]
+    assert set(desk.jobs.newest(OTHER, Subscribe()).newest) == {"theirs"}
+    code = refused(desk, lambda: desk.jobs.submit(OTHER, Submit(job="mine", request={"clip": "/"})))
+    assert code is Code.CONFLICT
+
+
+def test_lists_go_on_where_they_ended(desk: Desk) -> None:
+    for number in range(7):
+        desk.submit(f"j{number}")
+    first = desk.jobs.list(ME, Listing(limit=3))
+    assert ([job.job for job in first.jobs], first.more) == (["j6", "j5", "j4"], True)
+    rest = desk.jobs.list(ME, Listing(limit=10, before="j4"))
+    assert ([job.job for job in rest.jobs], rest.more) == (["j3", "j2", "j1", "j0"], False)
+    assert refused(desk, lambda: desk.jobs.list(ME, Listing(limit=0))) is Code.INVALID
+
+
+def test_a_late_copy_of_a_request_does_nothing(desk: Desk) -> None:
+    desk.submit()
+
+    def once(id_: str, change: Callable[[], Row]) -> Any:
+        return desk.do(lambda: desk.jobs.once("s", id_, lambda: info(change()).table()))
+
+    paused = once("1", lambda: desk.jobs.pause(ME, "a"))
+    once("2", lambda: desk.jobs.resume(ME, "a"))
+    desk.journal.close()
+    desk.open()  # the replies outlive the server
+    assert once("1", lambda: desk.jobs.pause(ME, "a")) == paused
+    assert desk.state() == "queued"
+
+
+def test_only_the_last_replies_are_kept(desk: Desk) -> None:
+    for number in range(80):
+        desk.do(lambda n=number: desk.jobs.once("s", str(n), lambda: {"n": n}))
+    assert desk.journal.reply("s", "79") == {"n": 79}
+    assert desk.journal.reply("s", "16") == {"n": 16}
+    assert desk.journal.reply("s", "15") is None
+
+
+def test_an_edit_while_it_runs_is_not_lost(desk: Desk) -> None:
+    desk.submit()
+    row = desk.do(desk.jobs.next)
+    assert row is not None
+    edit = Edit(job="a", base=1, frame=3, what="prompt", value="red")
+    edited = desk.do(lambda: desk.jobs.edit(ME, edit))
+    assert (edited.state, edited.revision) == ("running", 2)
+    # The worker had just finished the old one.
+    done = desk.do(lambda: desk.jobs.done("a", row.revision, [], [0]))
+    assert done.state == "queued"
+    assert done.request["changes"] == [{"frame": 3, "what": "prompt", "value": "red"}]
+
+
+def test_an_edit_can_be_taken_back(desk: Desk) -> None:
+    row = desk.submit(changes=["seed@3=7"])
+    for base, value in ((1, "8"), (2, None)):
+        change = Edit(job="a", base=base, frame=3, what="seed", value=value)
+        row = desk.do(lambda change=change: desk.jobs.edit(ME, change))
+    assert "changes" not in row.request
+    assert row.asked["changes"]
+
+
+def test_edits_that_cannot_be(desk: Desk, tmp_path: Path) -> None:
+    desk.submit()
+    desk.do(desk.jobs.next)
+    desk.do(lambda: desk.jobs.keyframe("a", Keyframe(frame=4, path="/p")))
+    for change, code in (
+        (Edit(job="a", base=1, frame=5, what="seed", value="1"), Code.INVALID),
+        (Edit(job="a", base=1, frame=4, what="colour", value="1"), Code.INVALID),
+        (Edit(job="a", base=1, frame=4, what="seed", value="red"), Code.INVALID),
+        (Edit(job="a", base=1, frame=4, what="painted", value="/none.png"), Code.NOT_FOUND),
+        (Edit(job="a", base=2, frame=4, what="seed", value="1"), Code.CONFLICT),
+        (Edit(job="b", base=1, frame=4, what="seed", value="1"), Code.NOT_FOUND),
+    ):
+        assert refused(desk, lambda change=change: desk.jobs.edit(ME, change)) is code, change
+
+
+def test_gates(desk: Desk) -> None:
+    desk.submit(until="first_frame")
+    desk.do(desk.jobs.next)
+    early = Approve(job="a", gate="first_frame", until="keyframes")
+    assert refused(desk, lambda: desk.jobs.approve(ME, early)) is Code.CONFLICT
+    desk.do(lambda: desk.jobs.rested("a", 1, [0], {"seconds": 5}))
+    back = Approve(job="a", gate="keyframes", until="first_frame")
+    assert refused(desk, lambda: desk.jobs.approve(ME, back)) is Code.INVALID
+    row = desk.do(lambda: desk.jobs.approve(ME, early))
+    assert (row.state, row.request["until"]) == ("queued", "keyframes")
+    again = desk.do(lambda: desk.jobs.approve(ME, early))
+    assert again.state == "queued"
+    desk.do(desk.jobs.next)
+    row = desk.do(lambda: desk.jobs.rested("a", 1, [0], {}))
+    assert (row.state, row.gate) == ("waiting", "keyframes")
+
+
+def test_a_job_whose_workers_end_again_and_again_fails(desk: Desk) -> None:
+    desk.submit()
+    for _ in range(4):
+        desk.do(desk.jobs.next)
+        assert desk.do(lambda: desk.jobs.crashed("a", "the worker was killed")).state == "queued"
+    desk.do(desk.jobs.next)
+    desk.do(lambda: desk.jobs.uses("a", ["k"]))  # it came forward: counted anew
+    assert desk.do(lambda: desk.jobs.crashed("a", "the worker was killed")).state == "queued"
+    for _ in range(3):
+        desk.do(desk.jobs.next)
+        desk.do(lambda: desk.jobs.crashed("a", "the worker was killed"))
+    desk.do(desk.jobs.next)
+    row = desk.do(lambda: desk.jobs.crashed("a", "the worker was killed"))
+    assert row.state == "failed"
+    assert "5 times" in row.failure["error"]
+    assert desk.do(lambda: desk.jobs.retry(ME, "a")).state == "queued"
+
+
+def test_a_server_that_starts_takes_up_what_ran(desk: Desk) -> None:
+    desk.submit("a")
+    desk.submit("b")
+    desk.do(desk.jobs.next)
+    desk.journal.close()
+    desk.open()
+    assert [row.id for row in desk.do(desk.jobs.recover)] == ["a"]
+    assert desk.told[-1].data["why"]
+    row = desk.do(desk.jobs.next)
+    assert row is not None
+    assert row.id == "a"
+
+
+def test_a_clock_that_jumps_back_loses_nothing(desk: Desk) -> None:
+    desk.submit("a")
+    desk.now = -5e8
+    desk.submit("b")
+    desk.do(lambda: desk.jobs.once("s", "1", lambda: {"a": 1}))
+    desk.now = 5e9
+    assert [own.seq for own in desk.jobs.replay(ME, Replay(job="b")).events] == [1]
+    assert [job.job for job in desk.jobs.list(ME, Listing()).jobs] == ["b", "a"]
+    assert set(desk.jobs.newest(ME, Subscribe()).newest) == {"a", "b"}
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c"]), max_size=6), st.integers(0, 8))
+@settings(max_examples=25, deadline=None)
+def test_replay_has_no_gaps(tmp_path_factory: Any, notes: list[str], after: int) -> None:
+    desk = Desk(tmp_path_factory.mktemp("desk"))
+    desk.submit()
+    for text in notes:
+        desk.do(lambda text=text: desk.jobs.note("a", text))
+    told = desk.jobs.replay(ME, Replay(job="a", after=after))
+    assert told.newest == 1 + len(set(notes))
+    assert [own.seq for own in told.events] == list(range(after + 1, told.newest + 1))
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Whatever is done in whatever order: states follow the table, numbers have no gaps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import tempfile
+
+        self.desk = Desk(Path(tempfile.mkdtemp()))
+        self.desk.submit(until="keyframes")
+
+    def attempt(self, change: Callable[[], Any]) -> None:
+        with suppress(BridgeError):
+            self.desk.do(change)
+
+    @rule(op=st.sampled_from(["cancel", "pause", "resume", "retry"]))
+    def ask(self, op: str) -> None:
+        self.attempt(lambda: getattr(self.desk.jobs, op)(ME, "a"))
+
+    @rule()
+    def approve(self) -> None:
+        self.attempt(lambda: self.desk.jobs.approve(ME, Approve(job="a", gate="keyframes")))
+
+    @rule(base=st.integers(1, 4), seed=st.integers(0, 3))
+    def edit(self, base: int, seed: int) -> None:
+        change = Edit(job="a", base=base, frame=0, what="seed", value=str(seed))
+        self.attempt(lambda: self.desk.jobs.edit(ME, change))
+
+    @rule()
+    def begin(self) -> None:
+        self.desk.do(self.desk.jobs.next)
+
+    @rule(how=st.sampled_from(["done", "rested", "failed", "crashed", "stopped"]))
+    def end(self, how: str) -> None:
+        jobs, row = self.desk.jobs, self.desk.journal.find("a")
+        assert row is not None
+        if row.state != "running":
+            return
+        ends: dict[str, Callable[[], Any]] = {
+            "done": lambda: jobs.done("a", row.revision, [], [0]),
+            "rested": lambda: jobs.rested("a", row.revision, [0], {}),
+            "failed": lambda: jobs.failed("a", BridgeError(Code.MEDIA, "no")),
+            "crashed": lambda: jobs.crashed("a", "killed"),
+            "stopped": lambda: jobs.stopped("a", "cancelled"),
+        }
+        self.desk.do(ends[how])
+
+    @invariant()
+    def numbers_and_states_follow(self) -> None:
+        told = self.desk.told
+        assert [own.seq for own in told] == list(range(1, len(told) + 1))
+        states = [own.data for own in told if own.event == "state"]
+        for own in states:
+            before = own.get("before", "")
+            assert not before or own["state"] in TRANSITIONS[before]
+        assert states[-1]["state"] == self.desk.state()
+        assert self.desk.journal.events("a", 0, 1000) == told
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
