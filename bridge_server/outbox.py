@@ -76,6 +76,4 @@ class Outbox:
         if isinstance(error, zmq.Again):
             return False
         self.gone = True
-        self._waiting.clear()
-        self._newest.clear()
         return True
