@@ -96,15 +96,15 @@ def _read(request: Request) -> Iterator[str]:
 
 
 def uploads(request: Request) -> set[str]:
-    """Return the ids of the uploads that a request names."""
-    return {path.removeprefix(_UPLOAD) for path in _read(request) if path.startswith(_UPLOAD)}
+    """Return the uploads that a request names, as ``upload:ID``."""
+    return {path for path in _read(request) if path.startswith(_UPLOAD)}
 
 
 def placed(request: Request, files: dict[str, Path]) -> Request:
-    """Return `request` with the files of uploads, by their ids, in place of their names."""
+    """Return `request` with files in place of the uploads that it names."""
 
     def at(path: str) -> str:
-        return str(files[path.removeprefix(_UPLOAD)]) if path.startswith(_UPLOAD) else path
+        return str(files.get(path, path))
 
     return replace(
         request,

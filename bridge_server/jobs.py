@@ -110,6 +110,11 @@ class Jobs:
             found = self.journal.select(where, [self._clock() - _DAY], 4096)
         return Subscription(newest={row.id: row.seq for row in found if owner.sees(row.owner)})
 
+    def unfinished(self) -> list[Row]:
+        """Return all jobs that may go on."""
+        resting = ", ".join(f"'{state}'" for state in AT_REST)
+        return self.journal.select(f"state not in ({resting})")
+
     # ------------------------------------------------------------------------------------ changes
 
     def submit(self, owner: Owner, asked: Submit) -> Row:
@@ -119,7 +124,7 @@ class Jobs:
             BridgeError: what is asked for cannot be (invalid, not_found, forbidden, bad_request);
                 the id stands for another job (conflict).
         """
-        wanted = _wanted(asked)
+        wanted = to_request(asked)
         known = self.journal.find(asked.job)
         if known is not None:
             if known.owner != owner.name or known.asked != wanted.table():
@@ -278,11 +283,11 @@ class Jobs:
             self._move(row, "queued", why="the server was started anew")
         return found
 
-    def settled(self, job: str, output: str, notes: list[str]) -> None:
+    def settled(self, job: str, output: str, span: list[int], notes: list[str]) -> None:
         """Keep what a worker found out about a job before the work."""
         row = self._row(job)
-        row.output = output
-        self.journal.put(row, "output")
+        row.output, row.span = output, span
+        self.journal.put(row, "output", "span")
         for text in notes:
             self.note(job, text)
 
@@ -400,7 +405,7 @@ def info(row: Row, whole: bool = False) -> JobInfo:
     return replace(told, request=row.request, keyframes=keyframes)
 
 
-def _wanted(asked: Submit) -> Request:
+def to_request(asked: Submit) -> Request:
     """Make the request that is asked for.
 
     Raises:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bridge_server import catalogue, descriptor, library, looks
+from bridge_server.access import uploads
 from bridge_server.catalogue import Entry
-from bridge_server.jobs import info
+from bridge_server.jobs import info, to_request
 from bridge_server.journal import Row
 from bridge_server.licences import needs_acceptance
 from fresco.errors import FrescoError, MissingWeights
@@ -31,8 +32,9 @@ _TRUSTED = ("events.subscribe", "events.unsubscribe", "events.replay", "shutdown
 _ONCE = frozenset({"cancel", "pause", "resume", "retry", "approve", "edit"})
 #: The state that each gives a job that runs.
 _WISHES = {"cancel": "cancelled", "pause": "paused", "edit": "queued"}
-CAPABILITIES = ("files", "previews", "looks")
-_CHUNK = 1 << 20
+CAPABILITIES = ("files", "uploads", "frames", "previews", "looks")
+#: Bytes of an uploaded or downloaded chunk at most.
+CHUNK = 8 << 20
 
 Reply: TypeAlias = "tuple[Mapping[str, Any], tuple[Buffer, ...]]"
 Handler: TypeAlias = "Callable[[Server, Peer, Any], Awaitable[Message]]"
@@ -50,9 +52,11 @@ async def answer(server: Server, peer: Peer, call: wire.Call) -> Reply:
         BridgeError: there is no such operation (unsupported), or what it says.
     """
     op = OPS.get(call.op)
-    if op is None or (call.op not in _CHANGES and call.op not in HANDLERS):
+    if op is None:
         raise BridgeError(Code.UNSUPPORTED, f"there is no operation {call.op!r} here")
     asked = op.request.from_table(call.fields, call.payloads)
+    if call.op in _ERRANDS:
+        return await _ERRANDS[call.op](server, peer, call)
     if call.op in _CHANGES:
         return await _changed(server, peer, call, asked), ()
     reply = await HANDLERS[call.op](server, peer, asked)
@@ -92,7 +96,7 @@ _CHANGES: Mapping[str, Callable[[Any, Any, Any], Row]] = {
 
 
 async def _hello(_server: Server, peer: Peer, _asked: messages.Hello) -> Welcome:
-    limits = asdict(wire.LIMITS) | {"chunk": _CHUNK}
+    limits = asdict(wire.LIMITS) | {"chunk": CHUNK}
     return Welcome(
         minor=wire.MINOR,
         server=_version(),
@@ -122,8 +126,11 @@ async def _describe(server: Server, _peer: Peer, _asked: Message) -> messages.De
 
 
 async def _submit(server: Server, peer: Peer, asked: messages.Submit) -> JobInfo:
+    wanted = to_request(asked)
+    if uploads(wanted):  # before it is a job: else its turn might come first
+        await server.hold(asked.job, peer.owner.name, wanted)
     row = await server.journalled(lambda: server.jobs.submit(peer.owner, asked))
-    return _now(server, row)
+    return _live(server, info(row))
 
 
 async def _jobs(server: Server, peer: Peer, asked: messages.Listing) -> messages.JobList:
@@ -162,6 +169,36 @@ async def _result(server: Server, peer: Peer, asked: messages.OfJob) -> Made:
     return Made(job=row.id, state=row.state, files=files, report=tuple(row.report))
 
 
+async def _upload(server: Server, peer: Peer, call: wire.Call) -> Reply:
+    return await server.errands.ask(call.op, peer.owner.name, call.fields, call.payloads)
+
+
+async def _upload_frame(server: Server, peer: Peer, call: wire.Call) -> Reply:
+    answer = await _upload(server, peer, call)
+    await server.look_at_held()
+    return answer
+
+
+async def _download(server: Server, peer: Peer, call: wire.Call) -> Reply:
+    asked = OPS[call.op].request.from_table(call.fields)
+    assert isinstance(asked, messages.OfJob)
+    row = await server.journalled(lambda: server.jobs.find(peer.owner, asked.job))
+    folder = server.state / "jobs" / row.id
+    files = [file.table() for file in await server.in_thread(lambda: made(row, folder))]
+    more = {"files": files, "span": row.span or [0, 0]}
+    return await server.errands.ask(call.op, peer.owner.name, call.fields, more=more)
+
+
+_ERRANDS: Mapping[str, Callable[[Server, Peer, wire.Call], Awaitable[Reply]]] = {
+    "upload.begin": _upload,
+    "upload.chunk": _upload,
+    "upload.end": _upload,
+    "upload.frame": _upload_frame,
+    "download.chunk": _download,
+    "download.frame": _download,
+}
+
+
 async def _models(server: Server, _peer: Peer, _asked: Message) -> Rows:
     return Rows(rows=await server.in_thread(lambda: _model_rows(server)))
 
@@ -195,10 +232,6 @@ HANDLERS: Mapping[str, Handler] = {
     "doctor": _doctor,
     "shutdown": _shutdown,
 }
-
-
-def _now(server: Server, row: Row) -> JobInfo:
-    return _live(server, info(row))
 
 
 def _live(server: Server, told: JobInfo) -> JobInfo:

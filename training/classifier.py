@@ -31,16 +31,19 @@ TOGETHER = 0.7
 
 
 class Classifier(nn.Module):
-    """Five strided convolutions and three more, mean and deviation over the picture, one layer."""
+    """Five strided convolutions and three more, mean and deviation over the picture, one layer.
+
+    Normalised in groups: the pictures that it judges have other statistics than those it learnt.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        widths = (3, 32, 48, 64, 96, 128)
+        widths = (3, 32, 64, 96, 128, 160)
         layers: list[nn.Module] = []
         for depth, (before, after) in enumerate(pairwise(widths)):
-            layers += [nn.Conv2d(before, after, 3, 2, 1), nn.BatchNorm2d(after), nn.ReLU()]
+            layers += [nn.Conv2d(before, after, 3, 2, 1), nn.GroupNorm(8, after), nn.ReLU()]
             if depth > 1:
-                layers += [nn.Conv2d(after, after, 3, 1, 1), nn.BatchNorm2d(after), nn.ReLU()]
+                layers += [nn.Conv2d(after, after, 3, 1, 1), nn.GroupNorm(8, after), nn.ReLU()]
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(2 * widths[-1], len(NAMES))
 
@@ -72,20 +75,27 @@ def _batch(
         crops += [picture[label, y : y + SIZE, x : x + SIZE] for label in labels]
     labels = np.arange(len(crops)) % len(NAMES)
     images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+    return _disturb(images, rng).clamp(0, 1), torch.from_numpy(labels)
+
+
+def _disturb(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Softer or sharper, more or less colourful and contrasty, noisy: as painters differ."""
     if rng.uniform() < 0.5:
         size = int(SIZE * rng.uniform(0.5, 0.95))
         small = F.interpolate(images, size=(size, size), mode="area")
         images = F.interpolate(small, size=(SIZE, SIZE), mode="bilinear")
+    soft = F.avg_pool2d(images, 3, 1, 1, count_include_pad=False)
+    images = images + _draw(rng, len(images), 0.0, 0.6) * (images - soft)
+    luma = images.mean(dim=1, keepdim=True)
+    images = luma + (images - luma) * _draw(rng, len(images), 0.8, 1.4)
+    images = (images - 0.5) * _draw(rng, len(images), 0.9, 1.25) + 0.5
     gain = torch.from_numpy(rng.uniform(0.9, 1.1, (len(images), 3, 1, 1))).float()
     noise = torch.from_numpy(rng.standard_normal(images.shape)).float()
-    return (images * gain + 0.03 * rng.uniform() * noise).clamp(0, 1), torch.from_numpy(labels)
+    return images * gain + 0.03 * rng.uniform() * noise
 
 
-def _freeze_statistics(model: nn.Module) -> None:
-    """Lets the batch normalisation use its running means, as it will when it judges."""
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.eval()
+def _draw(rng: np.random.Generator, count: int, low: float, high: float) -> torch.Tensor:
+    return torch.from_numpy(rng.uniform(low, high, (count, 1, 1, 1))).float()
 
 
 def train(run: loop.Run, shards: list[Path]) -> None:
@@ -95,22 +105,23 @@ def train(run: loop.Run, shards: list[Path]) -> None:
     styled = [np.load(shard / "styled.npy", mmap_mode="r") for shard in shards]
     rng = np.random.default_rng(run.seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=run.rate, fused=True)
+    average = loop.Average([model], 0.998)
     run.folder.mkdir(parents=True, exist_ok=True)
     journal = loop.Journal(run.folder / "log.csv")
     for step in range(run.steps):
         optimiser.param_groups[0]["lr"] = run.rate_at(step, 0)
         together = step < TOGETHER * run.steps
-        if not together:
-            _freeze_statistics(model)
         images, labels = _batch(styled[int(rng.integers(len(styled)))], run.batch, together, rng)
         scores = model(images)
         value = F.cross_entropy(scores, labels, label_smoothing=0.05)
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
+        average.update()
         journal.add(loss=value.item(), accuracy=(scores.argmax(1) == labels).float().mean().item())
         if step % 100 == 99:
             log.info("classifier %d: %s", step + 1, journal.flush(step + 1))
+    average.swap()
     save_model(model.half(), str(run.folder / "classifier.safetensors"))
 
 
