@@ -10,7 +10,8 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -340,7 +341,45 @@ def write(file: Path, frame: Frame, clip: Clip, timecode: str | None) -> None:
     Raises:
         NotWritten: the file cannot be written.
     """
-    spec, pixels = _target(file, frame, clip, timecode)
+    _put(file, *_target(file, frame, clip, timecode))
+
+
+def write_new(file: Path, pixels: NDArray[Any], layout: Layout, rate: Fraction | None) -> None:
+    """Write an image that comes from no file, and read it back.
+
+    It is compressed as fast as goes: whoever sent it waits.
+
+    pixels: (H, W, channels), `layout.dtype`; in an EXR multiplied by alpha
+    layout: of `layout`; rate: frames per second, where the format has a place for it
+
+    Raises:
+        NotWritten: the file cannot be written, or does not hold what was written to it.
+    """
+    height, width, channels = pixels.shape
+    spec: Any = oiio.ImageSpec(width, height, channels, layout.name.split("-")[1])
+    spec.attribute("oiio:UnassociatedAlpha", 1)
+    spec.attribute("png:compressionLevel", 1)
+    if KINDS[file.suffix.lower()] == "exr":
+        spec.attribute("compression", "zip:1")
+        if rate is not None:
+            _name_rate(spec, rate)
+    _put(file, spec, np.ascontiguousarray(pixels))
+    # On a full disk OpenImageIO says that all is well.
+    with _unwritten(file):
+        kept = _pixels(file)[1]
+    if kept.dtype != pixels.dtype or kept.tobytes() != pixels.tobytes():
+        raise NotWritten(f"{file.name} does not hold what was written to it.")
+
+
+@contextmanager
+def _unwritten(file: Path) -> Generator[None]:
+    try:
+        yield
+    except UnreadableMedia as error:
+        raise NotWritten(f"{file.name} does not hold what was written to it: {error}") from error
+
+
+def _put(file: Path, spec: Any, pixels: NDArray[Any]) -> None:
     image = oiio.ImageOutput.create(str(file))
     if image is None or not image.open(str(file), spec):
         error = image.geterror() if image else oiio.geterror()
@@ -376,10 +415,14 @@ def _time(spec: Any, file: Path, clip: Clip, timecode: str | None) -> None:
     """Rate and timecode, where the format has a place for them and the header has not its own."""
     if KINDS[file.suffix.lower()] != "exr":
         return
-    rate = (clip.rate.numerator, clip.rate.denominator)
-    spec.attribute("FramesPerSecond", oiio.TypeDesc("rational"), rate)
+    _name_rate(spec, clip.rate)
     if timecode and spec.getattribute("smpte:TimeCode") is None:
         spec.attribute("smpte:TimeCode", oiio.TypeDesc("timecode"), (_packed(timecode), 0))
+
+
+def _name_rate(spec: Any, rate: Fraction) -> None:
+    told = (rate.numerator, rate.denominator)
+    spec.attribute("FramesPerSecond", oiio.TypeDesc("rational"), told)
 
 
 def _packed(timecode: str) -> int:
