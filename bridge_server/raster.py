@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bridge_server.media import sequences
 from bridge_server.media.layout import Layout
+from bridge_server.media.transfer import light_of
 from host_plugins.link.errors import BridgeError, Code
 from host_plugins.link.wire import Buffer
 
@@ -121,7 +122,7 @@ def _light(pixels: NDArray[Any], form: Form) -> NDArray[np.float32]:
     values /= np.float32(_tops(form.depth))
     with np.errstate(over="ignore", invalid="ignore"):  # what renderers leave: not numbers, light
         if not form.linear:
-            values[..., :3] = to_linear(values[..., :3])
+            values[..., :3] = light_of(values[..., :3])
         if form.depth == "f16":
             np.clip(values, -_BRIGHTEST, _BRIGHTEST, out=values)
         if values.shape[2] == 4:
@@ -161,17 +162,3 @@ def rows(
 def _tops(depth: str) -> int:
     """What stands for 1."""
     return {"u8": 2**8 - 1, "u16": 2**16 - 1}.get(depth, 1)
-
-
-def to_linear(signal: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """Linear light by sRGB's curve (IEC 61966-2-1), which goes on above 1 and mirrored below 0."""
-    size = np.abs(signal)
-    light = np.where(size <= 0.04045, size / 12.92, ((size + 0.055) / 1.055) ** 2.4)
-    return np.copysign(light, signal).astype(signal.dtype)
-
-
-def to_srgb(light: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """The inverse of `to_linear`."""
-    size = np.abs(light)
-    signal = np.where(size <= 0.0031308, size * 12.92, 1.055 * size ** (1 / 2.4) - 0.055)
-    return np.copysign(signal, light).astype(light.dtype)

@@ -133,7 +133,19 @@ def probe(path: Path, rate: Fraction | None = None) -> Clip:
         UnreadableMedia: see `find`; or the first file is damaged.
         UnsupportedMedia: no rate, or a kind of image that is not read here.
     """
-    files = find(path)
+    return _clip(path, find(path), rate)
+
+
+def still(file: Path) -> Clip:
+    """Return what is known of one image, whatever others are called; as a clip of one frame.
+
+    Raises:
+        UnreadableMedia, UnsupportedMedia: it is damaged, or of a kind that is not read here.
+    """
+    return _clip(file, (file,), Fraction(1))
+
+
+def _clip(path: Path, files: tuple[Path, ...], rate: Fraction | None) -> Clip:
     spec = _header(files[0])
     layout, _ = _layout(spec, files[0])
     rate = rate or _rate(spec, files[0])

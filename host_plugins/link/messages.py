@@ -465,11 +465,12 @@ class DownloadChunk(OfJob):
 
 @_message
 class DownloadFrame(OfJob):
-    """A styled frame, by its number in the source."""
+    """A styled frame, by its number in the source; the words are those of `UploadFrame`."""
 
     frame: int
     depth: str = "u8"
     components: str = "rgba"
+    colour: str = "unknown"
 
 
 @_message
