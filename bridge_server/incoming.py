@@ -457,8 +457,8 @@ def _link(file: Path, name: Path) -> None:
     if not _is_plain(file):
         raise _not_ours(file)
     try:
-        os.link(file, name, follow_symlinks=False)
-    except (OSError, NotImplementedError):  # a disk without links
+        os.link(file, name)
+    except OSError:  # a disk without links
         shutil.copy2(file, name, follow_symlinks=False)
 
 
