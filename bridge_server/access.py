@@ -15,7 +15,8 @@ from host_plugins.link.errors import BridgeError, Code
 
 #: The user who runs the server.
 LOCAL = "local"
-_UPLOAD = "upload:"
+#: Before the id of an upload, where a request names files.
+UPLOAD = "upload:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def check(request: Request, owner: Owner) -> None:
             written over its source, or where something is (invalid).
     """
     for path in _read(request):
-        if path.startswith(_UPLOAD):
+        if path.startswith(UPLOAD):
             continue
         real = owner.check(path)
         # A pattern's files are looked for when the job runs.
@@ -78,7 +79,7 @@ def check(request: Request, owner: Owner) -> None:
             raise BridgeError(Code.NOT_FOUND, f"{path} is not there", "see whether it was moved")
     if request.output:
         output = owner.check(request.output)
-        if any(not path.startswith(_UPLOAD) and owner.check(path) == output
+        if any(not path.startswith(UPLOAD) and owner.check(path) == output
                for path in _read(request)):  # fmt: skip
             raise BridgeError(
                 Code.INVALID, f"output: {output} is a source", "choose another name for the result"
@@ -97,7 +98,7 @@ def _read(request: Request) -> Iterator[str]:
 
 def uploads(request: Request) -> set[str]:
     """Return the uploads that a request names, as ``upload:ID``."""
-    return {path for path in _read(request) if path.startswith(_UPLOAD)}
+    return {path for path in _read(request) if path.startswith(UPLOAD)}
 
 
 def placed(request: Request, files: dict[str, Path]) -> Request:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,10 +24,13 @@ HUB = "https://huggingface.co"
 HOME = "FRESCO_BRIDGE_HOME"
 #: The folder of results.
 STORE = "FRESCO_BRIDGE_STORE"
+#: How much it may hold; beats `store_budget` in config.toml.
+BUDGET = "FRESCO_BRIDGE_STORE_BUDGET"
 #: Each beats the setting of the same name in config.toml.
 FOLDER, MIRROR, OFFLINE = "FRESCO_BRIDGE_MODELS", "FRESCO_BRIDGE_MIRROR", "FRESCO_BRIDGE_OFFLINE"
 
 _TRUE, _FALSE = {"1", "on", "yes", "true"}, {"0", "off", "no", "false", ""}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt]?)b|([kmgt])ib)?", re.IGNORECASE | re.ASCII)
 _SETTINGS: Mapping[str, tuple[type, str]] = {
     "mirror": (str, '"https://..."'),
     "folder": (str, "a path in quotes"),
@@ -40,6 +45,7 @@ class Config:
     settings_file, catalogue_file: config.toml and the user's models.toml; they need not exist
     lock_file: what was downloaded, and its hashes
     store: results of jobs, each under a key of what it was made from
+    store_budget: bytes that they may take; None: see `store.allowance`
     folder: the models, in the layout of the Hugging Face cache
     endpoint: where downloads come from
     sends_token: whether the user's Hugging Face token goes there: never to a mirror
@@ -56,6 +62,7 @@ class Config:
     sends_token: bool = True
     offline: bool = True
     forbidden: str = ""
+    store_budget: int | None = None
 
     def through(self, mirror: str) -> Config:
         """Return these settings with downloads from `mirror`.
@@ -75,7 +82,8 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
     environ = os.environ if environ is None else environ
     config_dir, data_dir = _folders(environ)
     settings_file = config_dir / "config.toml"
-    settings = _read(settings_file)
+    document = _read(settings_file)
+    settings = _models_table(document, settings_file)
     endpoint, ours = _endpoint(settings, settings_file, environ)
     return Config(
         settings_file=settings_file,
@@ -94,6 +102,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
             ),
             "",
         ),
+        store_budget=_budget(document, settings_file, environ),
     )
 
 
@@ -115,11 +124,14 @@ def _store(environ: Mapping[str, str]) -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
+        return tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
     except FileNotFoundError:
         return {}
     except (TOMLKitError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path} is not TOML: {error}") from error
+
+
+def _models_table(document: Mapping[str, Any], path: Path) -> dict[str, Any]:
     settings = document.get("models", {})
     if not isinstance(settings, dict):
         raise InvalidInput(
@@ -134,6 +146,30 @@ def _read(path: Path) -> dict[str, Any]:
         if not isinstance(value, kind):
             raise InvalidInput(f"{path}, [models], {key}: {value!r} cannot be; write {example}.")
     return settings
+
+
+def _budget(document: Mapping[str, Any], path: Path, environ: Mapping[str, str]) -> int | None:
+    if told := environ.get(BUDGET):
+        return parse_size(told, BUDGET)
+    if "store_budget" in document:
+        return parse_size(document["store_budget"], f"{path}, store_budget")
+    return None
+
+
+def parse_size(told: Any, where: str) -> int:
+    """Read a count of bytes: 20000000000, "20 GB" (powers of 1000) or "20 GiB" (of 1024).
+
+    where: what it is a setting of, for the message
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    found = _SIZE.fullmatch(str(told).strip())
+    if found is None or isinstance(told, bool) or not isinstance(told, str | int):
+        raise InvalidInput(f'{where}: {told!r} is no size; write "20 GB", or a number of bytes.')
+    number, decimal, binary = found.groups(default="")
+    power = " kmgt".index((decimal or binary).lower() or " ")
+    return int(Fraction(number) * (1024 if binary else 1000) ** power)
 
 
 def _endpoint(

@@ -134,8 +134,11 @@ def settle(
     environment: Environment,
     config: Config | None = None,
     cancel: CancelToken | None = None,
+    folder: Path | None = None,
 ) -> Job:
     """Decide what `request` left open, and check all that can be checked before the work.
+
+    folder: for the result of a request that names none; beside the source where None
 
     Raises:
         UnreadableMedia, UnsupportedMedia, NotWritten: the clip, or the file to write.
@@ -153,7 +156,7 @@ def settle(
         request=request,
         clip=clip,
         span=span,
-        output=_output(request, clip),
+        output=_output(request, clip, folder),
         size=WorkSize.of(clip, short),
         spec=model.spec if model else None,
         model=model.title if model else "",
@@ -225,13 +228,13 @@ def _missing_handles(clip: Clip, request: Request) -> Iterator[str]:
         )
 
 
-def _output(request: Request, clip: Clip) -> Path:
-    """Where the result goes: beside the source if nothing is said."""
+def _output(request: Request, clip: Clip, folder: Path | None) -> Path:
+    """Where the result goes: into `folder`, or beside the source, if nothing is said."""
     if request.output:
         return Path(request.output)
     profile = profiles.named(request.codec) if request.codec else profiles.default(clip)
     suffix = profiles.suffix(clip, profile)
-    source = clip.path
+    source = clip.path if folder is None else folder / clip.path.name
     if profile.images:
         # Into a folder of its own: two sequences in one would be hard to tell apart.
         beside, name = (

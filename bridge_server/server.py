@@ -11,6 +11,7 @@ import contextlib
 import importlib.metadata
 import logging
 import os
+import shutil
 import signal
 import sqlite3
 import sys
@@ -26,7 +27,7 @@ import zmq.asyncio
 from filelock import FileLock, Timeout
 
 from bridge_server import config, failures, operations, pipe
-from bridge_server.access import Owner, placed, uploads
+from bridge_server.access import UPLOAD, Owner, placed, uploads
 from bridge_server.config import Config
 from bridge_server.doors import Door, Doors, Wishes, kept_keys
 from bridge_server.errands import Errands
@@ -35,6 +36,7 @@ from bridge_server.jobs import Jobs
 from bridge_server.journal import Journal, Row
 from bridge_server.outbox import Outbox
 from bridge_server.request import Request, from_table
+from bridge_server.store import Store, allowance
 from bridge_server.supervisor import Post, Running, Supervisor
 from host_plugins.link import endpoint, wire
 from host_plugins.link.errors import BridgeError, Code
@@ -54,6 +56,8 @@ _FLUSH, _JOURNAL_AGAIN = 0.02, 1.0
 _FAREWELL = 0.2
 #: Seconds between looks at uploads that nobody needs.
 _TEND = 1800.0
+#: Seconds for which a result stays after it was used, whatever the budget.
+_SPARE = 600.0
 
 
 @dataclass(slots=True, eq=False)
@@ -269,6 +273,7 @@ class Server:
         """Look after uploads now and then; those that nobody needs go."""
         await self.look_at_held()
         while True:
+            await self._evict()
             await asyncio.sleep(_TEND)
             if not (self.state / "uploads").is_dir():
                 continue
@@ -276,6 +281,15 @@ class Server:
             needed = [[row.owner, ref] for row in rows for ref in uploads(from_table(row.request))]
             with contextlib.suppress(BridgeError):
                 await self.errands.ask("expire", more={"needed": needed})
+
+    async def _evict(self) -> None:
+        """Bring the store back into its budget; what unfinished jobs stand on stays."""
+        rows = await self.journalled(self.jobs.unfinished)
+        keep = {unit for row in rows for unit in row.units}
+        try:
+            await self.in_thread(lambda: _evicted(self.settings, keep))
+        except OSError as error:
+            log.error("the store cannot be looked after: %s", error)
 
     # ----------------------------------------------------------------------------------- requests
 
@@ -413,6 +427,15 @@ def _concerns(event: Event, owner: str, peer: Peer, wanted: Subscribe) -> bool:
     return not event.transient or event.event in wanted.transient
 
 
+def _evicted(settings: Config, keep: set[str]) -> None:
+    store = Store(settings.store)
+    held = sum(result.size for result in store.results())
+    budget = allowance(settings.store_budget, held, shutil.disk_usage(settings.store).free)
+    if held > budget:
+        done = store.evict(budget, keep, _SPARE)
+        log.info("%d results went out of the store, %d bytes", len(done.keys), done.freed)
+
+
 def _span(ref: str, wanted: Request) -> dict[str, Any]:
     """An upload, and the frames of it that a request needs."""
     stop = wanted.stop
@@ -430,18 +453,19 @@ class _Ledger:
         self._server = server
         self._seq: dict[str, int] = {}
 
-    async def next(self) -> tuple[Row, dict[str, Any], Path] | None:
+    async def next(self) -> tuple[Row, dict[str, Any], Path, bool] | None:
         row = await self._server.persisted(lambda: self._server.jobs.next(self._server.is_ready))
         if row is None:
             return None
         self._seq[row.id] = row.seq
+        uploaded = str(row.request["clip"]).startswith(UPLOAD)
         try:
             row.request = await self._server.arrived(row)
         except BridgeError as error:
             failure = error
             await self._server.persisted(lambda: self._server.jobs.failed(row.id, failure))
             return await self.next()
-        return row, row.request, self._server.state / "jobs" / row.id
+        return row, row.request, self._server.state / "jobs" / row.id, uploaded
 
     async def speeds(self) -> dict[str, tuple[float, float]]:
         return await self._server.persisted(self._server.jobs.journal.speeds)

@@ -2,6 +2,9 @@
 
 A key says everything that a result depends on, so what is found under it need not be made again,
 whoever made it and when. A result is written beside its place, brought to the disk, and renamed.
+
+When a result was last used is the time of its inventory's file. That is renewed once an hour, so
+whoever evicts takes every result for used up to an hour later.
 """
 
 from __future__ import annotations
@@ -9,11 +12,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import time
 import uuid
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import psutil
@@ -24,7 +30,13 @@ from fresco.errors import InvalidInput
 _UNFINISHED = "unfinished"
 #: In each result: its files and their sizes.
 _INVENTORY = "inventory.json"
-_HEX = frozenset("0123456789abcdef")
+_KEY = re.compile(r"[0-9a-f]{64}")
+#: In `unfinished`: what is being written, or removed, by the process of that number.
+_DESK = re.compile(r"(\d+)-[0-9a-f]{32}(-\w+)?")
+#: Seconds for which a use is not noted again: one change of a file's times per result and hour.
+GRAIN = 3600.0
+#: The most that results may take where nothing is set, bytes; and the share of the disk's room.
+_MOST, _SHARE = 20 * 10**9, 0.2
 
 
 def key(kind: str, parts: Mapping[str, Any]) -> str:
@@ -42,6 +54,33 @@ def key(kind: str, parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(said.encode()).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A result that is there. size: bytes; used: when last, seconds since 1970, to `GRAIN`."""
+
+    key: str
+    size: int
+    used: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """What `Store.evict` did. keys: removed; freed: their bytes; left: bytes of the others."""
+
+    keys: tuple[str, ...]
+    freed: int
+    left: int
+
+
+def allowance(budget: int | None, held: int, free: int) -> int:
+    """The bytes that results may take; all counts are bytes.
+
+    budget: as it was set; else 20 GB, or a fifth of the room that there is for them if that is less
+    held: by the results there are; free: on their disk beside them
+    """
+    return min(_MOST, int(_SHARE * (held + free))) if budget is None else budget
+
+
 class Store:
     """The results in one folder, shared by any number of processes.
 
@@ -55,9 +94,74 @@ class Store:
         self._sweep()
 
     def find(self, key: str) -> Path | None:
-        """The folder of the result, if it is there, with all its files at their full length."""
+        """The folder of the result, if it is there, with all its files at their full length.
+
+        It counts as used now: see `evict`.
+        """
         place = self._place(key)
+        # Marked before it is looked at: who evicts it in between sees the mark and puts it back.
+        _mark(place)
         return place if _whole(place) else None
+
+    def results(self) -> Iterator[Result]:
+        """Yield what is there, sized by the inventories: no file of a result is looked at."""
+        for shelf in _folders(self.folder):
+            for place in _folders(shelf):
+                if _KEY.fullmatch(place.name) and place.name.startswith(shelf.name):
+                    found = _result(place)
+                    if found is not None:
+                        yield found
+
+    def evict(
+        self, budget: int, keep: Collection[str], spare: float, now: float | None = None
+    ) -> Evicted:
+        """Remove results, those first that were not used for longest, until all fit into `budget`.
+
+        Nothing but whole results of this store is removed: no folder that holds anything beside
+        what its inventory names. Others may write, read and evict here at the same time.
+
+        budget: bytes, of results; what is being written does not count yet
+        keep: keys of results that stay
+        spare: seconds; what any process used so recently stays
+        now: seconds since 1970; the clock's where None
+        """
+        before = (time.time() if now is None else now) - spare - GRAIN
+        found = sorted(self.results(), key=lambda result: (result.used, result.key))
+        held = sum(result.size for result in found)
+        kept, gone, freed = frozenset(keep), list[str](), 0
+        for result in found:
+            if held <= budget or result.used > before:
+                break
+            if result.key in kept:
+                continue
+            place = self._place(result.key)
+            if self._remove(place, before):
+                gone.append(result.key)
+                freed += result.size
+            if not place.exists():  # also if another process was faster
+                held -= result.size
+        return Evicted(tuple(gone), freed, held)
+
+    def _remove(self, place: Path, before: float) -> bool:
+        """Remove a result that was not used after `before`; whether it was done, and here."""
+        aside = self._desk("-evicted")
+        try:
+            if _unused(place, before) and _only_its_own(place):
+                place.rename(aside)
+            else:
+                return False
+        except OSError:  # gone already; or, on Windows, somebody reads it
+            return False
+        if not _unused(aside, before):
+            # Somebody found it in the last moment. Where it was made anew meanwhile, that stands.
+            with suppress(OSError):
+                aside.rename(place)
+                return False
+        shutil.rmtree(aside, ignore_errors=True)
+        return True
+
+    def _desk(self, what: str = "") -> Path:
+        return self.folder / _UNFINISHED / f"{os.getpid()}-{uuid.uuid4().hex}{what}"
 
     @contextmanager
     def writing(self, key: str) -> Generator[Path]:
@@ -66,7 +170,7 @@ class Store:
         If the ``with`` block fails, nothing is kept. If another process was faster, its result
         stands and this one is dropped: under one key they are the same.
         """
-        desk = self.folder / _UNFINISHED / f"{os.getpid()}-{uuid.uuid4().hex}"
+        desk = self._desk()
         desk.mkdir()
         try:
             yield desk
@@ -78,38 +182,100 @@ class Store:
             shutil.rmtree(desk, ignore_errors=True)
 
     def _put(self, desk: Path, place: Path) -> None:
+        """Make `desk` the result at `place`, unless a whole one is there."""
         if not place.parent.is_dir():
             place.parent.mkdir(exist_ok=True)
             to_disk(self.folder)
-        try:
-            desk.rename(place)
-        except OSError:
-            if not place.is_dir():
-                raise
-            if not _whole(place):
-                self._exchange(desk, place)
+        while not _moved(desk, place):
+            _mark(place)
+            if _whole(place):
+                break
+            _set_aside(place, self._desk("-damaged"))
         to_disk(place.parent)
 
-    def _exchange(self, desk: Path, place: Path) -> None:
-        """Put a result in the place of a damaged one."""
-        damaged = desk.with_name(f"{desk.name}-damaged")
-        place.rename(damaged)
-        try:
-            desk.rename(place)
-        finally:
-            shutil.rmtree(damaged, ignore_errors=True)
-
     def _place(self, key: str) -> Path:
-        if len(key) != 64 or not _HEX.issuperset(key):
+        if not _KEY.fullmatch(key):
             raise InvalidInput(f"{key!r} is no content key.")
         return self.folder / key[:2] / key
 
     def _sweep(self) -> None:
         """Remove what processes that are gone left unfinished."""
         for desk in (self.folder / _UNFINISHED).iterdir():
-            owner = desk.name.partition("-")[0]
-            if not owner.isdigit() or not psutil.pid_exists(int(owner)):
+            found = _DESK.fullmatch(desk.name)
+            if found and not psutil.pid_exists(int(found[1])):
                 shutil.rmtree(desk, ignore_errors=True)
+
+
+def _moved(desk: Path, place: Path) -> bool:
+    """Rename `desk`, unless there is something at `place`."""
+    try:
+        desk.rename(place)
+    except OSError:
+        # Not there: it was evicted in between, or the disk refuses; then the next try says so.
+        if not place.is_dir():
+            desk.rename(place)
+            return True
+        return False
+    return True
+
+
+def _set_aside(place: Path, damaged: Path) -> None:
+    """Remove a damaged result; another process may be faster."""
+    with suppress(FileNotFoundError):
+        place.rename(damaged)
+        shutil.rmtree(damaged, ignore_errors=True)
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    """The folders in a folder; links are none."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield Path(entry.path)
+
+
+def _inventory(place: Path) -> dict[str, int] | None:
+    """The files of a result and their bytes, as they were written; None if it is no result."""
+    try:
+        said = json.loads((place / _INVENTORY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    good = isinstance(said, dict) and all(type(size) is int for size in said.values())
+    return said if good else None
+
+
+def _used(place: Path) -> float | None:
+    """When a result was last used, to `GRAIN`; None if it is not there."""
+    with suppress(OSError):
+        return (place / _INVENTORY).stat().st_mtime
+    return None
+
+
+def _unused(place: Path, since: float) -> bool:
+    """Whether a result is there, and was not used after `since`."""
+    used = _used(place)
+    return used is not None and used <= since
+
+
+def _mark(place: Path) -> None:
+    """Note that a result is used now, if that was not noted within `GRAIN`."""
+    used = _used(place)
+    if used is not None and not -GRAIN < time.time() - used < GRAIN:
+        with suppress(OSError):  # it was just removed; or the folder may only be read
+            os.utime(place / _INVENTORY)
+
+
+def _result(place: Path) -> Result | None:
+    files, used = _inventory(place), _used(place)
+    return None if files is None or used is None else Result(place.name, sum(files.values()), used)
+
+
+def _only_its_own(place: Path) -> bool:
+    """Whether a result's folder holds nothing beside what its inventory names."""
+    files = {*(_inventory(place) or ()), _INVENTORY}
+    folders = {str(part) for name in files for part in PurePosixPath(name).parents}
+    there = {path.relative_to(place).as_posix() for path in place.rglob("*")}
+    return there <= files | folders
 
 
 def _sizes(folder: Path) -> dict[str, int]:
@@ -119,10 +285,12 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 def _whole(place: Path) -> bool:
     """Whether all files of a result are there and as long as when they were written."""
+    files = _inventory(place)
     try:
-        said = json.loads((place / _INVENTORY).read_text(encoding="utf-8"))
-        return all((place / name).stat().st_size == size for name, size in said.items())
-    except (OSError, ValueError, AttributeError):
+        return files is not None and all(
+            (place / name).stat().st_size == size for name, size in files.items()
+        )
+    except (OSError, ValueError):
         return False
 
 

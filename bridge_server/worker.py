@@ -4,7 +4,8 @@ It is told what to do over its standard input, and tells what happens over its s
 (`pipe`). It computes in its main thread; another one listens, so that it can be stopped at any
 poll. When the server is gone, so is the input, and the worker ends.
 
-Told: {do: "run", job, request, revision, folder}, {do: "stop", job}, {do: "watch", previews}.
+Told: {do: "run", job, request, revision, folder, uploaded}, {do: "stop", job},
+{do: "watch", previews}.
 Tells: {tell: "ready" | "alive" | "settled" | "planned" | "kept" | "progress" | "keyframe" |
 "preview" | "note" | "ended", job, ...}.
 """
@@ -68,12 +69,17 @@ class _Polled(CancelToken):
 
 @dataclass(slots=True)
 class _Task:
-    """A job that is to be done. folder: of the job, for its log and what must be remembered."""
+    """A job that is to be done.
+
+    folder: of the job, for its log and what must be remembered
+    uploaded: the clip is the server's, so the result must not be beside it
+    """
 
     job: str
     revision: int
     request: dict[str, Any]
     folder: Path
+    uploaded: bool
     token: _Polled = field(default_factory=_Polled)
 
 
@@ -114,7 +120,11 @@ class Worker:
     def _take(self, message: pipe.Message) -> None:
         if message["do"] == "run":
             task = _Task(
-                message["job"], message["revision"], message["request"], Path(message["folder"])
+                message["job"],
+                message["revision"],
+                message["request"],
+                Path(message["folder"]),
+                message["uploaded"],
             )
             self._task = task  # from now on it can be stopped
             self._tasks.put(task)
@@ -159,7 +169,8 @@ class Worker:
         settings = config.load()
         wanted = _again(request.from_table(task.request), task.folder / _PUBLISHED)
         task.token.check()
-        job = settle(wanted, self._place, settings, task.token)
+        folder = task.folder if task.uploaded else None
+        job = settle(wanted, self._place, settings, task.token, folder)
         self._tell("settled", job=task.job, output=str(job.output), notes=list(job.notes),
                    span=[job.span.start, job.span.stop], work=_work(job))  # fmt: skip
         store = Store(settings.store, lambda key: self._tell("kept", job=task.job, unit=key))

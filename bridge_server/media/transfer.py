@@ -149,6 +149,21 @@ def highlight(light: Floats) -> Floats:
     return light.max(axis=0, keepdims=True).clip(1, None)
 
 
+def light_of(signal: Floats) -> Floats:
+    """Linear light of sRGB's curve (IEC 61966-2-1), which goes on above 1, and mirrored below 0."""
+    return np.copysign(_decode(np.abs(signal), 0), signal).astype(signal.dtype)
+
+
+def signal_of(light: Floats) -> Floats:
+    """The inverse of `light_of`."""
+    return np.copysign(_encode(np.abs(light), 0), light).astype(light.dtype)
+
+
+def of_bt709(light: Floats, how: Way) -> Floats:
+    """Return linear light (3, H, W) of a clip's primaries as BT.709's, unclipped."""
+    return _to(light, how.primaries, BT709)
+
+
 def _decode(signal: Floats, gamma: float) -> Floats:
     """To linear light: a power, or sRGB's curve (IEC 61966-2-1) where `gamma` is 0."""
     if gamma:

@@ -132,9 +132,9 @@ def test_a_frame_that_is_not_ready_is_no_error(client: Client, tmp_path: Path) -
 
 
 def test_an_upload_that_is_not_there_is_refused(client: Client) -> None:
-    for ref, code in (("upload:none", Code.NOT_FOUND), ("upload:../x", Code.NOT_FOUND)):
+    for ref, code in (("upload:none", Code.NOT_FOUND), ("upload:../x", Code.BAD_REQUEST)):
+        asked = Submit(job="no", request={"clip": ref, **SMALL})
         with pytest.raises(BridgeError) as told:
-            asked = Submit(job="no", request={"clip": ref, **SMALL})
             client.ask(messages.SUBMIT, asked, timeout=30)
         assert told.value.code is code
 
