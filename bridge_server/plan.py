@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from bridge_server.job import Job, identity, model_facts
+from bridge_server.media.transfer import is_hdr
 from bridge_server.request import Keyframes, parse_cuts
 from bridge_server.store import key
 from fresco import batches, keyframes, weights
@@ -163,7 +164,7 @@ def source_facts(job: Job) -> dict[str, Any]:
     return {
         "clip": job.source,
         "rate": str(job.clip.rate),
-        "hdr": job.hdr.value,
+        "hdr": job.hdr.value if is_hdr(job.clip.tags) else None,
         "size": asdict(job.size),
         "environment": job.environment.facts(),
     }
