@@ -158,7 +158,7 @@ def export(outcome: Outcome, folder: Path) -> dict[int, Path]:
 
 def _analysed(bench: Bench, unit: Analyse) -> Analysis:
     total = unit.stop - unit.start
-    bench.begin("analyse", total if bench.store.find(unit.key) else 0, total)
+    bench.begin("analyse", total if bench.store.sound(unit.key) else 0, total)
     return bench.analysis(unit)
 
 
@@ -181,12 +181,11 @@ def _translate(bench: Bench, plan: Plan) -> None:
     changed = {unit.before.number for unit in plan.redone}
     units = [*plan.translations, *plan.redone]
     sizes = {unit.key: len(_numbers(unit)) for unit in units}
-    done = sum(sizes[unit.key] for unit in units if bench.store.find(unit.key))
-    bench.begin("translate", done, sum(sizes.values()))
+    known = {unit.key for unit in units if bench.store.sound(unit.key)}
+    bench.begin("translate", sum(sizes[key] for key in known), sum(sizes.values()))
     for unit in units:
-        known = bench.store.find(unit.key) is not None
         folder = bench.result(unit)
-        if not known:
+        if unit.key not in known:
             bench.finish(sizes[unit.key])
         for number in _numbers(unit):
             final = not isinstance(unit, Translate) or number not in changed

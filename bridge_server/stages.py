@@ -116,12 +116,12 @@ class Bench:
         self.move(0)
 
     def result(self, unit: Unit) -> Path:
-        """Return the folder with the unit's result; make it if it is not there.
+        """Return the folder with the unit's result; make it if it is not there, or damaged.
 
         Raises:
             FrescoError: of the stage; nothing is kept of the unit then.
         """
-        found = self.store.find(unit.key)
+        found = self.store.sound(unit.key)
         if found is None:
             self.cancel.check()
             with self.store.writing(unit.key) as desk:

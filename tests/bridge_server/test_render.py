@@ -366,14 +366,32 @@ def test_what_is_damaged_in_the_store_is_made_anew(again: Desk, clip: Path, dama
         ("record.safetensors", (Change(4, "seed", "2"),)),
     ],
 )
-def test_a_result_of_garbage_is_named(
+def test_a_flipped_bit_in_the_store_is_noticed_and_made_anew(
     again: Desk, clip: Path, name: str, changes: tuple[Change, ...]
 ) -> None:
-    for file in again.store.folder.rglob(name):
+    again.render(clip, changes=changes)
+    expected = again.frames
+    files = list(again.store.folder.rglob(name))
+    for file in files:
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 16
+        file.write_bytes(data)
+    damaged = [file.read_bytes() for file in files]
+    again.store = Store(again.store.folder)
+    again.render(clip, changes=changes)
+
+    assert all(np.array_equal(a, b) for a, b in zip(expected, again.frames, strict=True))
+    assert all(file.read_bytes() != was for file, was in zip(files, damaged, strict=True))
+
+
+def test_a_result_that_cannot_be_read_is_named(again: Desk, clip: Path) -> None:
+    """What is damaged after it was looked through, as by a disk that fails."""
+    again.render(clip)
+    for file in again.store.folder.rglob("analysis.json"):
         file.write_bytes(b"x" * file.stat().st_size)
 
     with pytest.raises(InvalidInput, match=r"is damaged .*; remove the folder"):
-        again.render(clip, changes=changes)
+        again.render(clip)
 
 
 @pytest.mark.parametrize("number", [0, 4, 8])
