@@ -157,8 +157,9 @@ def export(outcome: Outcome, folder: Path) -> dict[int, Path]:
 
 
 def _analysed(bench: Bench, unit: Analyse) -> Analysis:
-    total = unit.stop - unit.start
-    bench.begin("analyse", total if bench.store.sound(unit.key) else 0, total)
+    found = [unit] if bench.store.sound(unit.key) else unit.pieces
+    done = sum(each.stop - each.start for each in found if bench.store.sound(each.key))
+    bench.begin("analyse", done, unit.stop - unit.start)
     return bench.analysis(unit)
 
 

@@ -85,6 +85,25 @@ def test_what_becomes_of_hdr_matters_to_clips_that_are(clip: Path, tmp_path: Pat
     assert len(set(told(job(pq, cuts="none", hdr="tone-map")))) == 2
 
 
+def test_what_is_measured_begins_at_round_numbers_and_within_the_span(
+    clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No frame before the span is looked at: it may be the damaged one that is to be left out."""
+    monkeypatch.setattr(plan, "PIECE", 10)
+    whole, part = (plan.analyse(job(clip, start=start)).pieces for start in (0, 8))
+
+    assert [(own.since, own.start, own.stop) for own in whole] == [
+        (0, 0, 10), (9, 10, 20), (19, 20, 25)
+    ]  # fmt: skip
+    assert [(own.since, own.start, own.stop) for own in part] == [
+        (8, 8, 10), (9, 10, 20), (19, 20, 25)
+    ]  # fmt: skip
+    assert part[1:] == whole[1:]
+    (alone,) = plan.analyse(job(clip, start=10, stop=20, cuts="none")).pieces
+    assert (alone.since, alone.start, alone.stop) == (10, 10, 20)
+    assert alone.key != whole[1].key, "its first frame is compared with none"
+
+
 def test_batches_are_a_chain(clip: Path) -> None:
     own = planned(job(clip, keyframes="every:2"), batch=5)
 

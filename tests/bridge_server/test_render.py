@@ -13,13 +13,13 @@ import cv2
 import numpy as np
 import pytest
 
-from bridge_server import environment
+from bridge_server import environment, plan
 from bridge_server.errors import NotEnoughSpace
 from bridge_server.events import Event, Preview, Progress
 from bridge_server.job import Job, settle
 from bridge_server.media import probe
 from bridge_server.media.errors import NotWritten
-from bridge_server.render import Outcome, export, render
+from bridge_server.render import Outcome, analyse, export, render
 from bridge_server.request import Change, Request
 from bridge_server.store import Store
 from fresco.callbacks import CancelToken
@@ -182,6 +182,35 @@ def test_it_goes_on_where_it_was_stopped_and_ends_with_the_same_bytes(
     assert desk.made()["translate"] == 0
     expected, got = pictures(done[0] / "out.mkv"), desk.frames
     assert all(np.array_equal(a, b) for a, b in zip(expected, got, strict=True))
+
+
+def test_measuring_goes_on_at_the_piece_where_it_was_stopped(
+    desk: Desk, tmp_path: Path, models: WarmModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cut where pieces meet, a range that begins within one; all as if measured in one go."""
+    source = reel(tmp_path / "cut.mp4", (12, 11), sound=False)
+
+    def found(own: Desk, **wishes: Any) -> tuple[list[float], list[int], np.ndarray]:
+        outcome, _ = analyse(own.job(source, cuts="auto", **wishes), own.store, own.told.append)
+        return outcome.errors, outcome.cuts, outcome.colours
+
+    in_one = [found(Desk(tmp_path / "other", models), **wishes) for wishes in ({}, {"start": 2})]
+    assert (in_one[0][1], in_one[1][1]) == ([12], [10])
+    monkeypatch.setattr(plan, "PIECE", 4)
+    cancel = CancelToken()
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Progress) and event.done >= 14:
+            cancel.cancel()
+
+    with pytest.raises(Cancelled):
+        analyse(desk.job(source, cuts="auto"), desk.store, watch, cancel)
+    for wishes, left, expected in (({}, 11, in_one[0]), ({"start": 2}, 2, in_one[1])):
+        desk.told = []
+        errors, cuts, colours = found(desk, **wishes)
+        assert desk.made()["analyse"] == left
+        assert (errors, cuts) == expected[:2]
+        assert np.array_equal(colours, expected[2])
 
 
 def test_cancelling_stops_within_a_step(desk: Desk, clip: Path) -> None:
