@@ -65,7 +65,8 @@ class Job:
     span: its frames that are wanted, handles included
     output: the file to write
     spec: the model, as files of this machine; None where every keyframe is painted
-    model: what the model is called, for people
+    model: what the catalogue calls the model; empty where every keyframe is painted
+    draft: whether that is the draft model, whose pictures are for trying the program
     source: a word for the clip's content (`identity`)
     beside: the mask, the subject and the controls' maps, by their fields' names and numbers
     notes: what the user should know before the work
@@ -84,7 +85,13 @@ class Job:
     environment: Environment
     source: str
     beside: Mapping[str, Clip]
+    draft: bool = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The model as people are told of it: nobody is to take the draft for the real thing."""
+        return f"{self.model} (draft)" if self.draft else self.model
 
     @property
     def hdr(self) -> Hdr:
@@ -159,7 +166,8 @@ def settle(
         output=_output(request, clip, folder),
         size=WorkSize.of(clip, short),
         spec=model.spec if model else None,
-        model=model.title if model else "",
+        model=request.model if model else "",
+        draft=model.draft if model else False,
         controls=model.controls if model else (),
         settings=model.settings if model else _METHOD,
         strength=model.strength if model else _STRENGTH,
@@ -275,7 +283,11 @@ class _Model:
         self.settings = replace(self.settings, **request.method.said())
         self.strength = _first(request.strength, best.strength, _STRENGTH)
         self.short: int = best.size or _SIZES[self.family]
-        self.title = f"{request.model} (draft)" if self._is_draft() else request.model
+
+    @property
+    def draft(self) -> bool:
+        """Whether it is the package's own."""
+        return self._entry is not None and self._entry.bundled
 
     @property
     def family(self) -> str:
@@ -283,9 +295,6 @@ class _Model:
             return self._entry.family.value
         place = resolve.resolve(ModelSpec(self._request.model), self._config).base
         return loading.family_of(place).name
-
-    def _is_draft(self) -> bool:
-        return self._entry is not None and self._entry.bundled
 
     def _named(self, controlnets: list[str]) -> ModelSpec:
         request = self._request

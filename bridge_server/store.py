@@ -5,6 +5,9 @@ whoever made it and when. A result is written beside its place, brought to the d
 
 When a result was last used is the time of its inventory's file. That is renewed once an hour, so
 whoever evicts takes every result for used up to an hour later.
+
+What stands there may be damaged later, by a disk, a crash or a cleaner: files that are missing or
+cut short are noticed whenever a result is looked for, changed bytes when a process first uses it.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import re
 import shutil
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,7 +32,7 @@ from bridge_server.media.parts import to_disk
 from fresco.errors import InvalidInput
 
 _UNFINISHED = "unfinished"
-#: In each result: its files and their sizes.
+#: In each result: its files, with their sizes and checksums.
 _INVENTORY = "inventory.json"
 _KEY = re.compile(r"[0-9a-f]{64}")
 #: In `unfinished`: what is being written, or removed, by the process of that number.
@@ -37,6 +41,8 @@ _DESK = re.compile(r"(\d+)-[0-9a-f]{32}(-\w+)?")
 GRAIN = 3600.0
 #: The most that results may take where nothing is set, bytes; and the share of the disk's room.
 _MOST, _SHARE = 20 * 10**9, 0.2
+#: Bytes of a file that are held while it is checked.
+_PIECE = 1 << 20
 
 
 def key(kind: str, parts: Mapping[str, Any]) -> str:
@@ -90,6 +96,7 @@ class Store:
 
     def __init__(self, folder: Path, kept: Callable[[str], None] = lambda _key: None) -> None:
         self.folder, self._kept = folder, kept
+        self._checked: set[str] = set()
         (folder / _UNFINISHED).mkdir(parents=True, exist_ok=True)
         self._sweep()
 
@@ -102,6 +109,18 @@ class Store:
         # Marked before it is looked at: who evicts it in between sees the mark and puts it back.
         _mark(place)
         return place if _whole(place) else None
+
+    def sound(self, key: str) -> Path | None:
+        """As `find`, for what is to be used: also with all its bytes as they were written.
+
+        A result is read for this once; what changes in it later is not noticed.
+        """
+        place = self.find(key)
+        if place is not None and key not in self._checked:
+            if not _unchanged(place):
+                return None
+            self._checked.add(key)
+        return place
 
     def results(self) -> Iterator[Result]:
         """Yield what is there, sized by the inventories: no file of a result is looked at."""
@@ -174,7 +193,7 @@ class Store:
         desk.mkdir()
         try:
             yield desk
-            (desk / _INVENTORY).write_text(json.dumps(_sizes(desk)), encoding="utf-8")
+            (desk / _INVENTORY).write_text(json.dumps(_counted(desk)), encoding="utf-8")
             _to_disk(desk)
             self._put(desk, self._place(key))
             self._kept(key)
@@ -188,7 +207,7 @@ class Store:
             to_disk(self.folder)
         while not _moved(desk, place):
             _mark(place)
-            if _whole(place):
+            if _whole(place) and _unchanged(place):
                 break
             _set_aside(place, self._desk("-damaged"))
         to_disk(place.parent)
@@ -234,14 +253,13 @@ def _folders(folder: Path) -> Iterator[Path]:
                 yield Path(entry.path)
 
 
-def _inventory(place: Path) -> dict[str, int] | None:
-    """The files of a result and their bytes, as they were written; None if it is no result."""
+def _inventory(place: Path) -> dict[str, tuple[int, int]] | None:
+    """The files of a result, as they were written: bytes and checksum; None if it is no result."""
     try:
-        said = json.loads((place / _INVENTORY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        said: Any = json.loads((place / _INVENTORY).read_text(encoding="utf-8"))
+        return {str(name): (int(size), int(checksum)) for name, (size, checksum) in said.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
-    good = isinstance(said, dict) and all(type(size) is int for size in said.values())
-    return said if good else None
 
 
 def _used(place: Path) -> float | None:
@@ -267,7 +285,9 @@ def _mark(place: Path) -> None:
 
 def _result(place: Path) -> Result | None:
     files, used = _inventory(place), _used(place)
-    return None if files is None or used is None else Result(place.name, sum(files.values()), used)
+    if files is None or used is None:
+        return None
+    return Result(place.name, sum(size for size, _ in files.values()), used)
 
 
 def _only_its_own(place: Path) -> bool:
@@ -278,9 +298,13 @@ def _only_its_own(place: Path) -> bool:
     return there <= files | folders
 
 
-def _sizes(folder: Path) -> dict[str, int]:
+def _counted(folder: Path) -> dict[str, tuple[int, int]]:
+    """Each file of a new result by its path in there: its bytes and its checksum."""
     files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    return {
+        path.relative_to(folder).as_posix(): (path.stat().st_size, _checksum(path))
+        for path in files
+    }
 
 
 def _whole(place: Path) -> bool:
@@ -288,10 +312,28 @@ def _whole(place: Path) -> bool:
     files = _inventory(place)
     try:
         return files is not None and all(
-            (place / name).stat().st_size == size for name, size in files.items()
+            (place / name).stat().st_size == size for name, (size, _) in files.items()
         )
     except (OSError, ValueError):
         return False
+
+
+def _unchanged(place: Path) -> bool:
+    """Whether the files of a whole result can be read and hold what was written."""
+    files = _inventory(place) or {}
+    try:
+        return all(_checksum(place / name) == checksum for name, (_, checksum) in files.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _checksum(file: Path) -> int:
+    """CRC-32: 2 GB/s with the reading, and nobody has to be kept from forging it."""
+    checksum = 0
+    with file.open("rb") as data:
+        while piece := data.read(_PIECE):
+            checksum = zlib.crc32(piece, checksum)
+    return checksum
 
 
 def _to_disk(folder: Path) -> None:

@@ -68,6 +68,11 @@ class Way:
     primaries: int = BT709
 
 
+def is_hdr(tags: ColourTags) -> bool:
+    """Whether the clip is PQ or HLG, so that `Hdr` matters to it."""
+    return tags.transfer in (PQ, HLG)
+
+
 def way(tags: ColourTags, floating: bool = False, hdr: Hdr = Hdr.REFUSE) -> Way:
     """Decide how a clip tagged `tags` goes to sRGB.
 
@@ -76,7 +81,7 @@ def way(tags: ColourTags, floating: bool = False, hdr: Hdr = Hdr.REFUSE) -> Way:
     Raises:
         UnsupportedMedia: PQ or HLG and `hdr` refuses, or a curve or primaries not known here.
     """
-    if tags.transfer in (PQ, HLG):
+    if is_hdr(tags):
         return _hdr_way(tags, hdr)
     primaries = BT709 if tags.primaries in _AS_BT709 else tags.primaries
     if primaries not in _CHROMATICITIES:

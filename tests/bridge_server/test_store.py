@@ -91,6 +91,39 @@ def test_a_damaged_result_is_not_found_and_is_made_again(tmp_path: Path, damage:
     assert list((tmp_path / "unfinished").iterdir()) == []
 
 
+def test_changed_bytes_are_noticed_at_the_first_use_and_made_again(tmp_path: Path) -> None:
+    def make() -> None:
+        with Store(tmp_path).writing(A) as desk:
+            (desk / "a.bin").write_bytes(bytes(3_000_000))
+
+    make()
+    place = Store(tmp_path).find(A)
+    assert place is not None
+    assert Store(tmp_path).sound(A) == place
+    file = place / "a.bin"
+    file.write_bytes(bytes(2_999_999) + b"\1")
+
+    assert Store(tmp_path).find(A) == place, "its length is right"
+    assert Store(tmp_path).sound(A) is None
+    make()
+    store = Store(tmp_path)
+    assert store.sound(A) == place
+    assert file.read_bytes() == bytes(3_000_000)
+    file.unlink()
+    assert store.sound(A) is None
+
+
+def test_a_result_is_read_through_once_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    with store.writing(A) as desk:
+        (desk / "a").write_text("result")
+    assert store.sound(A)
+    monkeypatch.setattr("bridge_server.store._checksum", lambda _: pytest.fail("read again"))
+    assert store.sound(A)
+
+
 def test_the_first_of_two_writers_stands(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with store.writing(A) as slow:
