@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,12 @@ def test_weights_are_told_by_their_label() -> None:
 
     assert "draft" in catalogue.load(config.load())["fresco-draft"].title.lower()
     assert Path(DRAFT).parts[-3:] == ("fresco", "data", "draft")
+
+
+def test_both_forms_of_its_vocabulary_agree() -> None:
+    # Readers of the old form and of the new one must cut words alike.
+    whole = json.loads((DRAFT / "tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))
+    words = json.loads((DRAFT / "tokenizer" / "vocab.json").read_text(encoding="utf-8"))
+    merges = (DRAFT / "tokenizer" / "merges.txt").read_text(encoding="utf-8").splitlines()
+    assert whole["model"]["vocab"] == words
+    assert [" ".join(pair) for pair in whole["model"]["merges"]] == merges[1:]
