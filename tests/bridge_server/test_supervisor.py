@@ -19,6 +19,7 @@ from bridge_server.supervisor import Post, Running, Supervisor
 #: A worker's side of the pipe, for plays.
 _HEAD = """
 import sys, time
+from bridge_server import pipe
 def tell(what, **more):
     sys.stdout.buffer.write(pipe.pack({"tell": what, **more}))
     sys.stdout.buffer.flush()
