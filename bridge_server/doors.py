@@ -32,6 +32,7 @@ _HIGH_WATER = 16
 #: Milliseconds between signs of life of a connection, and until it is given up.
 _HEARTBEAT = (5000, 20000)
 _DOMAIN = b"fresco-bridge"
+_IPC = "ipc://"
 #: Connections of all clients together.
 _MOST_CLIENTS = 256
 
@@ -99,6 +100,8 @@ class Doors:
         """Close the sockets. What waits in them has half a second to leave."""
         for door in self.open:
             door.socket.close(linger=500)
+            if door.kind == "ipc":
+                Path(door.address.removeprefix(_IPC)).unlink(missing_ok=True)
         if self._authenticator is not None:
             self._authenticator.stop()
 
@@ -163,9 +166,12 @@ def kept_keys(file: Path) -> tuple[bytes, bytes]:
         return told["public"].encode(), told["secret"].encode()
     public, secret = zmq.curve_keypair()
     part = file.with_suffix(f".{os.getpid()}")
+    part.unlink(missing_ok=True)  # of a killed server that had the same number
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w", encoding="ascii") as out:
         json.dump({"public": public.decode(), "secret": secret.decode()}, out)
+        out.flush()
+        os.fsync(out.fileno())
     os.replace(part, file)
     return public, secret
 
@@ -188,7 +194,7 @@ def check_keys(keys: Sequence[str]) -> None:
 def _ipc(context: zmq.asyncio.Context, folder: Path) -> Door:
     address = endpoint.socket_address(endpoint.private_folder(folder))
     # What a killed server left: this one holds the lock, so nobody else listens there.
-    Path(address.removeprefix("ipc://")).unlink(missing_ok=True)
+    Path(address.removeprefix(_IPC)).unlink(missing_ok=True)
     return _bound(context, "ipc", address)
 
 

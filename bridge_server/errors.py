@@ -21,5 +21,9 @@ class NotEnoughSpace(FrescoError):
     """The disk does not hold what is to be written."""
 
 
+class SourceChanged(FrescoError):
+    """A file that a job reads is not what it was when the job began; nothing of it was kept."""
+
+
 class NotAsPinned(FrescoError):
     """A file is not the one whose hash was pinned, or has none pinned where it must."""

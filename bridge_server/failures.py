@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from bridge_server.errors import LicenceNotAccepted, NotEnoughSpace
+from bridge_server.errors import LicenceNotAccepted, NotEnoughSpace, SourceChanged
 from bridge_server.media import errors as media
 from fresco import errors as method
 from fresco.errors import is_out_of_memory
@@ -18,6 +18,7 @@ _CODES: tuple[tuple[type[BaseException], Code], ...] = (
     (method.MissingExtra, Code.MISSING_EXTRA),
     (LicenceNotAccepted, Code.LICENCE),
     (NotEnoughSpace, Code.NO_SPACE),
+    (SourceChanged, Code.MEDIA),
     (media.UnreadableMedia, Code.MEDIA),
     (media.UnsupportedMedia, Code.MEDIA),
     (media.NotWritten, Code.MEDIA),
@@ -26,6 +27,12 @@ _CODES: tuple[tuple[type[BaseException], Code], ...] = (
     (FileNotFoundError, Code.NOT_FOUND),
     (PermissionError, Code.FORBIDDEN),
 )
+#: What to do, where the error's own words do not say it.
+_HINTS: tuple[tuple[type[BaseException], str], ...] = (
+    (SourceChanged, "the next try begins anew with what is changed"),
+    (NotEnoughSpace, "make room, then try again"),
+)
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 _SEE_LOG = "this is a mistake of the program; `fresco-bridge logs JOB` says where it happened"
 
 
@@ -36,10 +43,17 @@ def told(error: BaseException) -> BridgeError:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return BridgeError(Code.NO_SPACE, f"the disk is full ({error.filename or 'while writing'})",
                            "make room, then try again")  # fmt: skip
+    if isinstance(error, OSError) and error.errno in _READ_ONLY:
+        what = f"{error.filename or 'a file'} may not be used ({error.strerror})"
+        return BridgeError(Code.FORBIDDEN, what, "choose another folder, or change who may use it")
     for kind, code in _CODES:
         if isinstance(error, kind):
-            return BridgeError(code, str(error))
+            return BridgeError(code, str(error), _hint(error))
     if is_out_of_memory(error):
         return BridgeError(Code.OUT_OF_MEMORY, f"memory ran out ({error})",
                            "choose a smaller size, or close other programs")  # fmt: skip
     return BridgeError(Code.INTERNAL, f"{type(error).__name__}: {error}", _SEE_LOG)
+
+
+def _hint(error: BaseException) -> str:
+    return next((hint for kind, hint in _HINTS if isinstance(error, kind)), "")

@@ -6,18 +6,18 @@ for the model, and the method.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bridge_server import catalogue, library, resolve
+from bridge_server import catalogue, library, resolve, sources
 from bridge_server import config as configuration
 from bridge_server.catalogue import Catalogue, Entry, Role
 from bridge_server.config import Config
 from bridge_server.environment import Environment
+from bridge_server.errors import SourceChanged
 from bridge_server.footage import WorkSize, beside, painting
 from bridge_server.media import profiles
 from bridge_server.media.clip import Clip
@@ -27,6 +27,7 @@ from bridge_server.media.probe import probe
 from bridge_server.media.transfer import Hdr
 from bridge_server.records import read_picture
 from bridge_server.request import ControlChoice, Keyframes, Request, parse_cuts, parse_rate
+from bridge_server.sources import Source, stats
 from fresco import loading, samplers, weights
 from fresco.adapters import Inversion, IPAdapter, Lora
 from fresco.callbacks import CancelToken
@@ -35,7 +36,6 @@ from fresco.errors import InvalidInput, MissingWeights
 from fresco.schedule import Settings
 from fresco.warm import ModelSpec
 
-_SAMPLE = 1 << 20
 _METHOD = Settings()
 _STRENGTH = 0.75
 #: Short sides that models were trained on, by family; the catalogue may know better.
@@ -69,6 +69,7 @@ class Job:
     draft: whether that is the draft model, whose pictures are for trying the program
     source: a word for the clip's content (`identity`)
     beside: the mask, the subject and the controls' maps, by their fields' names and numbers
+    read: all files that the work reads, as they were
     notes: what the user should know before the work
     """
 
@@ -87,6 +88,7 @@ class Job:
     beside: Mapping[str, Clip]
     draft: bool = False
     notes: tuple[str, ...] = ()
+    read: tuple[Source, ...] = ()
 
     @property
     def title(self) -> str:
@@ -113,6 +115,15 @@ class Job:
             if change.what != "painted":
                 found.setdefault(change.frame, {})[change.what] = change.value
         return found
+
+    def check_sources(self) -> None:
+        """Check that what the work reads is what it was when the job was settled.
+
+        Raises:
+            SourceChanged: a file was replaced, changed or removed.
+        """
+        for source in self.read:
+            source.check()
 
     def writer(
         self, cancel: CancelToken | None = None, publishing: OnPublish = lambda _files: None
@@ -149,16 +160,18 @@ def settle(
 
     Raises:
         UnreadableMedia, UnsupportedMedia, NotWritten: the clip, or the file to write.
+        SourceChanged: the clip was replaced while it was looked at.
         MissingWeights, InvalidInput, UnsupportedModel: says how it is mended.
         Cancelled: `cancel` was set.
     """
     config = config or configuration.load()
     cancel = cancel or CancelToken()
-    clip = probe(Path(request.clip), parse_rate(request.rate), cancel)
+    clip, source = _looked_at(request, cancel)
     span = _span(clip, request)
     _check_frames(request, span)
     model = _Model(request, config) if _translates(request) else None
     short = request.size or (model.short if model else None)
+    others = dict(_beside(request, model.controls if model else (), clip, cancel))
     job = Job(
         request=request,
         clip=clip,
@@ -172,15 +185,33 @@ def settle(
         settings=model.settings if model else _METHOD,
         strength=model.strength if model else _STRENGTH,
         environment=environment,
-        source=identity(clip),
-        beside=dict(_beside(request, model.controls if model else (), clip, cancel)),
+        source=source.word,
+        beside=others,
         notes=(*(model.notes if model else ()), *_missing_handles(clip, request)),
     )
     for number, picture in job.painted().items():
         painting(picture, number, job.size)
+    painted = ((picture,) for picture in job.painted().values())
+    files = (*map(_files, others.values()), *painted)
+    job = replace(job, read=(source, *map(Source.of, files)))
     if request.until == "done":
         job.writer()
     return job
+
+
+def _looked_at(request: Request, cancel: CancelToken) -> tuple[Clip, Source]:
+    """Probe the clip; returns it with what its files were while that was done."""
+    path = Path(request.clip)
+    before = stats([path]) if path.is_file() else ()
+    clip = probe(path, parse_rate(request.rate), cancel)
+    source = Source.of(_files(clip))
+    if before and not clip.files and before != source.stats:
+        raise SourceChanged(f"{path} was changed while it was looked at; try again when it stays.")
+    return clip, source
+
+
+def _files(clip: Clip) -> tuple[Path, ...]:
+    return clip.files or (clip.path,)
 
 
 def _translates(request: Request) -> bool:
@@ -372,17 +403,8 @@ class _Model:
 
 
 def identity(clip: Clip) -> str:
-    """A word for the content of a clip, however it is called: sizes, times, a sample of each file.
-
-    A film of many gigabytes cannot be hashed for every command.
-    """
-    digest = hashlib.sha256()
-    for file in clip.files or (clip.path,):
-        stat = file.stat()
-        digest.update(f"{stat.st_size}:{stat.st_mtime_ns}|".encode())
-        with file.open("rb") as data:
-            digest.update(data.read(_SAMPLE if stat.st_size < 64 * _SAMPLE else _SAMPLE // 16))
-    return digest.hexdigest()[:24]
+    """A word for the content of a clip, however it is called."""
+    return sources.identity(_files(clip))
 
 
 def _first(*values: Any) -> Any:

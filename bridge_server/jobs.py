@@ -299,6 +299,11 @@ class Jobs:
             self.journal.put(row, "notes")
             self.journal.tell(row, "note", Note(text=text).table(), self._clock())
 
+    def note_waiting(self, text: str) -> None:
+        """Tell the users of all queued jobs something, once."""
+        for row in self.journal.select("state = 'queued' order by place"):
+            self.note(row.id, text)
+
     def keyframe(self, job: str, keyframe: Keyframe) -> int:
         """Keep where a styled keyframe is; returns its event's number, 0 if that was known."""
         row = self._row(job)
@@ -351,9 +356,12 @@ class Jobs:
         self._move(row, state, why=why)
         return row
 
-    def failed(self, job: str, failure: BridgeError) -> Row:
-        """Let a job fail; says why."""
+    def failed(self, job: str, failure: BridgeError, revision: int | None = None) -> Row:
+        """Let a job fail, and say why; unless it was changed since it had `revision`."""
         row = self._row(job)
+        if revision is not None and row.revision != revision:
+            self._move(row, "queued", why="a keyframe was changed")
+            return row
         row.failure = failure.table()
         self.journal.put(row, "failure")
         self._move(row, "failed", failure=row.failure)
@@ -368,7 +376,8 @@ class Jobs:
             return self.failed(job, BridgeError(
                 Code.INTERNAL,
                 f"{why}, {row.crashes} times with nothing done between",
-                "`fresco-bridge logs` says more; a smaller size takes less memory",
+                "a smaller size takes less memory and time; `fresco-bridge logs` says more, and "
+                "`retry` goes on where it was",
             ))  # fmt: skip
         self._move(row, "queued", why=why)
         return row

@@ -7,6 +7,7 @@ change are committed together, so that neither is ever known without the other.
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
@@ -19,8 +20,10 @@ from host_plugins.link.messages import Event
 
 #: Raised by one with every change of the tables that an older program could not read.
 VERSION = 1
-#: Replies that are kept for each session (PROTOCOL.md, section 4), and seconds for which.
-_REPLIES, _REPLIES_S = 64, 7 * 24 * 3600.0
+#: Replies that are kept for each session (PROTOCOL.md, section 4), and of all of them.
+_REPLIES, _ALL_REPLIES = 64, 10_000
+#: Bytes below which a disk counts as full: SQLite does not always say why it cannot write.
+_ROOM = 1 << 18
 
 _SCHEMA = """
 create table jobs (
@@ -108,10 +111,12 @@ class Journal:
         """Open it.
 
         Raises:
-            BridgeError: it is damaged, or a newer program's (internal).
+            BridgeError: it is damaged, or a newer program's (internal); the disk is full
+                (no_space).
         """
         self._tell = tell
         self._waiting: list[tuple[Event, str]] = []
+        self._file = file
         try:
             self._base = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
             self._base.row_factory = sqlite3.Row
@@ -120,7 +125,7 @@ class Journal:
                 self._base.execute(f"pragma {setting}")
             self._prepare(file)
         except sqlite3.DatabaseError as error:
-            raise _unreadable(file, str(error)) from error
+            raise _full(file, error) or _unreadable(file, str(error)) from error
 
     def _prepare(self, file: Path) -> None:
         (version,) = self._base.execute("pragma user_version").fetchone()
@@ -135,15 +140,21 @@ class Journal:
 
     @contextmanager
     def change(self) -> Generator[None]:
-        """Make everything within one change: all of it, or nothing; then tell of its events."""
-        self._base.execute("begin immediate")
+        """Make everything within one change: all of it, or nothing; then tell of its events.
+
+        Raises:
+            BridgeError: the disk is full (no_space).
+        """
         try:
+            self._base.execute("begin immediate")
             yield
             self._base.execute("commit")
-        except BaseException:
+        except BaseException as error:
             self._waiting.clear()
             if self._base.in_transaction:  # not where the disk was full: then it is rolled back
                 self._base.execute("rollback")
+            if isinstance(error, sqlite3.OperationalError) and (full := _full(self._file, error)):
+                raise full from error
             raise
         waiting, self._waiting = self._waiting, []
         for event, owner in waiting:
@@ -215,6 +226,7 @@ class Journal:
 
     def keep_reply(self, session: str, id_: str, reply: Table, time: float) -> None:
         """Keep the reply to a request; the oldest of the session go."""
+        # Old ones are told by their order, not by the clock, which may jump.
         values = (session, id_, time, json.dumps(reply))
         self._base.execute("insert or replace into replies values (?, ?, ?, ?)", values)
         self._base.execute(
@@ -222,7 +234,8 @@ class Journal:
             "(select rowid from replies where session = ? order by rowid desc limit ?)",
             (session, session, _REPLIES),
         )
-        self._base.execute("delete from replies where time < ?", (time - _REPLIES_S,))
+        query = "delete from replies where rowid <= (select max(rowid) from replies) - ?"
+        self._base.execute(query, (_ALL_REPLIES,))
 
     # ------------------------------------------------------------------------------------- speeds
 
@@ -255,6 +268,18 @@ def _event(found: sqlite3.Row) -> Event:
 def _plain(row: Row, name: str) -> Any:
     value = getattr(row, name)
     return json.dumps(value) if name in _AS_JSON else value
+
+
+def _full(file: Path, error: sqlite3.DatabaseError) -> BridgeError | None:
+    """What to say of an error, if it is the full disk's."""
+    try:
+        free = shutil.disk_usage(file.parent).free
+    except OSError:
+        free = _ROOM
+    if "is full" not in str(error) and free >= _ROOM:
+        return None
+    return BridgeError(Code.NO_SPACE, f"the disk with {file.parent} is full",
+                       "make room, then try again")  # fmt: skip
 
 
 def _unreadable(file: Path, why: str) -> BridgeError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, replace
@@ -35,6 +36,8 @@ _WISHES = {"cancel": "cancelled", "pause": "paused", "edit": "queued"}
 CAPABILITIES = ("files", "uploads", "frames", "previews", "looks")
 #: Bytes of an uploaded or downloaded chunk at most.
 CHUNK = 8 << 20
+#: Seconds that the doctor may take; between looks whether it is still wanted.
+_DOCTOR, _GLANCE = 120.0, 0.2
 
 Reply: TypeAlias = "tuple[Mapping[str, Any], tuple[Buffer, ...]]"
 Handler: TypeAlias = "Callable[[Server, Peer, Any], Awaitable[Message]]"
@@ -64,24 +67,29 @@ async def answer(server: Server, peer: Peer, call: wire.Call) -> Reply:
 
 
 async def _changed(server: Server, peer: Peer, call: wire.Call, asked: Any) -> Mapping[str, Any]:
-    """Change a job; if it is at a worker, that is told first, because it takes a moment."""
-    wish, running = _WISHES.get(call.op, ""), server.supervisor.find(asked.job)
-    if call.op == "cancel" and running is not None and peer.owner.sees(running.owner):
-        server.supervisor.stop_job(asked.job, wish)
+    """Change a job; one that is at a worker is stopped, resumed, or left as it is."""
+    fresh = False
 
-    def change() -> tuple[Mapping[str, Any], bool]:
-        fresh = False
+    def wish() -> None:
+        if call.op in _WISHES:
+            server.supervisor.stop_job(asked.job, _WISHES[call.op])
+        elif call.op == "resume":
+            server.supervisor.resume_job(asked.job)
 
-        def do() -> Mapping[str, Any]:
-            nonlocal fresh
-            fresh = True
-            return info(_CHANGES[call.op](server.jobs, peer.owner, asked)).table()
+    def do() -> Mapping[str, Any]:
+        nonlocal fresh
+        row = _CHANGES[call.op](server.jobs, peer.owner, asked)
+        fresh = row.state == "running"
+        if fresh:
+            # Within the change: what the worker tells of its end comes before it, or after.
+            wish()
+        return info(row).table()
 
-        return server.jobs.once(call.session, f"{call.op} {call.id}", do), fresh
-
-    told, fresh = await server.journalled(change)
-    if wish and fresh and told["state"] == "running":
-        server.supervisor.stop_job(asked.job, wish)
+    told = await server.journalled(
+        lambda: server.jobs.once(call.session, f"{call.op} {call.id}", do)
+    )
+    if fresh:
+        wish()  # again: the job may have been on its way from the queue to the worker
     return told
 
 
@@ -204,7 +212,7 @@ async def _models(server: Server, _peer: Peer, _asked: Message) -> Rows:
 
 
 async def _doctor(server: Server, _peer: Peer, _asked: Message) -> Rows:
-    return Rows(rows=await server.in_thread(_examined))
+    return Rows(rows=await server.in_thread(lambda: _examined(lambda: server.ending)))
 
 
 async def _shutdown(server: Server, peer: Peer, asked: messages.Shutdown) -> messages.Nothing:
@@ -302,12 +310,24 @@ def _model_row(server: Server, entry: Entry) -> dict[str, Any]:
     }
 
 
-def _examined() -> tuple[dict[str, Any], ...]:
-    """What `fresco-bridge doctor` finds, in a process of its own: it loads every library."""
+def _examined(ending: Callable[[], bool]) -> tuple[dict[str, Any], ...]:
+    """What `fresco-bridge doctor` finds, in a process of its own: it loads every library.
+
+    ending: whether the answer is not wanted any more
+    """
     command = [sys.executable, "-m", "bridge_server", "doctor", "--json"]
-    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    end = time.monotonic() + _DOCTOR
+    # Not into a pipe, which somebody would have to empty meanwhile.
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, stdout=said, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not ending() and time.monotonic() < end:
+            time.sleep(_GLANCE)
+        process.kill()
+        process.wait()
+        said.seek(0)
+        told = said.read()
     try:
-        return tuple(json.loads(done.stdout))
+        return tuple(json.loads(told))
     except ValueError as error:
         raise BridgeError(Code.INTERNAL, "doctor gave no answer",
                           "run `fresco-bridge doctor` in a terminal") from error  # fmt: skip

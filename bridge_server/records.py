@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from fresco.errors import InvalidInput
@@ -43,10 +43,9 @@ def write(keyframe: Keyframe, folder: Path) -> None:
     }
     if keyframe.pooled is not None:
         tensors["pooled"] = keyframe.pooled.float()
-    try:
-        save_file({name: x.cpu().contiguous() for name, x in tensors.items()}, folder / TENSORS)
-    except SafetensorError as error:  # a full disk, for example
-        raise OSError(f"{folder / TENSORS} cannot be written: {error}") from error
+    # Not `save_file`, whose error does not say that the disk is full.
+    data = save({name: x.cpu().contiguous() for name, x in tensors.items()})
+    (folder / TENSORS).write_bytes(data)
     facts = {name: getattr(keyframe, name) for name in _FACTS}
     (folder / FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
 

@@ -7,7 +7,7 @@ it was stopped, and a changed one does only what the change reaches.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from bridge_server.records import PICTURE, encoded
 from bridge_server.stages import FRAME_BYTES, Analysis, Bench
 from bridge_server.store import Store
 from fresco.callbacks import CancelToken
-from fresco.errors import OutOfMemory
+from fresco.errors import Cancelled, FrescoError, OutOfMemory
 from fresco.warm import WarmModels
 
 #: Bytes that an interval takes per pixel of each of its frames, at its highest.
@@ -71,9 +71,21 @@ def render(
 
     Raises:
         FrescoError: of any stage; what was done is in the store.
+        SourceChanged: the clip, or what is beside it, is not what it was any more.
         Cancelled: `cancel` was set; the same.
     """
-    cancel = cancel or CancelToken()
+    try:
+        return _rendered(job, store, models, watch, cancel or CancelToken())
+    except Cancelled:
+        raise
+    except (FrescoError, OSError):
+        job.check_sources()  # what looks like damage may be a clip that was replaced
+        raise
+
+
+def _rendered(
+    job: Job, store: Store, models: WarmModels, watch: Watch, cancel: CancelToken
+) -> Outcome:
     torch.set_num_threads(job.environment.threads)
     bench = Bench(job, store, models, watch, cancel)
     analysis = _analysed(bench, planning.analyse(job))
@@ -241,7 +253,12 @@ def _encode(bench: Bench, plan: Plan, analysis: Analysis) -> Report:
     height, width = upright_size(job.clip)
     bench.begin("encode", 0, stop - start)
     masks = bench.mask(start, stop, height, width)
-    with job.writer(bench.cancel, lambda files: bench.watch(Publishing(files))) as writer:
+
+    def publishing(parts: Mapping[Path, Path]) -> None:
+        job.check_sources()
+        bench.watch(Publishing(parts))
+
+    with job.writer(bench.cancel, publishing) as writer:
         sources = bench.footage.source(start, stop)
         for source, styled in zip(sources, _styled(bench, plan, analysis), strict=True):
             picture = resized(styled, height, width)

@@ -38,6 +38,7 @@ from bridge_server.outbox import Outbox
 from bridge_server.request import Request, from_table
 from bridge_server.store import Store, allowance
 from bridge_server.supervisor import Post, Running, Supervisor
+from fresco.errors import FrescoError
 from host_plugins.link import endpoint, wire
 from host_plugins.link.errors import BridgeError, Code
 from host_plugins.link.messages import TRANSIENT, Event, Keyframe, Preview, Progress, Subscribe
@@ -52,6 +53,8 @@ _RATE, _BURST = 400.0, 1200.0
 _AT_ONCE, _PEERS = 64, 512
 #: Seconds between looks at what waits for slow clients; between tries to write the journal.
 _FLUSH, _JOURNAL_AGAIN = 0.02, 1.0
+#: Why a job comes forward again, for people.
+_SERVER_ENDED, _EDITED = "the server was ended", "it was changed, or resumed"
 #: Seconds for which the last replies may leave when the server ends.
 _FAREWELL = 0.2
 #: Seconds between looks at uploads that nobody needs.
@@ -100,7 +103,7 @@ class Server:
     _loop: asyncio.AbstractEventLoop = field(init=False)
     _peers: dict[tuple[int, bytes], Peer] = field(default_factory=dict[tuple[int, bytes], Peer])
     _tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
-    _stop: asyncio.Event = field(init=False)
+    _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _journal: ThreadPoolExecutor = field(init=False)
     _files: ThreadPoolExecutor = field(init=False)
     queued: int = 0
@@ -115,7 +118,7 @@ class Server:
         Raises:
             BridgeError: an address or the journal cannot be used; says why.
         """
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         self._journal = ThreadPoolExecutor(1, "journal")
         self._files = ThreadPoolExecutor(4, "files")
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -145,8 +148,13 @@ class Server:
             await self._close(context, journal)
 
     def stop(self) -> None:
-        """End soon; may be called from a signal's handler."""
-        self._loop.call_soon_threadsafe(self._stop.set)
+        """End soon, in the event loop."""
+        self._stop.set()
+
+    @property
+    def ending(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stop.is_set()
 
     def stop_when_idle(self) -> None:
         """End as soon as no job is queued or running."""
@@ -184,7 +192,12 @@ class Server:
         return await self._in(self._journal, within)
 
     async def persisted(self, change: Callable[[], T]) -> T:
-        """`journalled`, again and again while the disk is full: a worker's news are not lost."""
+        """`journalled`, again and again while the disk is full: a worker's news are not lost.
+
+        Raises:
+            BridgeError: it is still full, and the server ends (no_space). What ran then is taken
+                up at the next start.
+        """
         while not (done := await self._tried(change)):
             await asyncio.sleep(_JOURNAL_AGAIN)
         return done[0]
@@ -193,7 +206,9 @@ class Server:
         """The result of a change; nothing where the disk is full."""
         try:
             return (await self.journalled(change),)
-        except sqlite3.OperationalError as error:
+        except (sqlite3.OperationalError, BridgeError) as error:
+            if self.ending or (isinstance(error, BridgeError) and error.code is not Code.NO_SPACE):
+                raise
             log.error("the journal cannot be written: %s", error)
             return ()
 
@@ -454,18 +469,22 @@ class _Ledger:
         self._seq: dict[str, int] = {}
 
     async def next(self) -> tuple[Row, dict[str, Any], Path, bool] | None:
-        row = await self._server.persisted(lambda: self._server.jobs.next(self._server.is_ready))
-        if row is None:
-            return None
-        self._seq[row.id] = row.seq
-        uploaded = str(row.request["clip"]).startswith(UPLOAD)
-        try:
-            row.request = await self._server.arrived(row)
-        except BridgeError as error:
-            failure = error
-            await self._server.persisted(lambda: self._server.jobs.failed(row.id, failure))
-            return await self.next()
-        return row, row.request, self._server.state / "jobs" / row.id, uploaded
+        server = self._server
+        while (
+            row := await server.persisted(lambda: server.jobs.next(server.is_ready))
+        ) is not None:
+            self._seq[row.id] = row.seq
+            uploaded = str(row.request["clip"]).startswith(UPLOAD)
+            try:
+                row.request = await server.arrived(row)
+            except (BridgeError, FrescoError) as error:  # the latter: an older program took it on
+                await self._fail(row.id, failures.told(error))
+            else:
+                return row, row.request, server.state / "jobs" / row.id, uploaded
+        return None
+
+    async def _fail(self, job: str, failure: BridgeError) -> None:
+        await self._server.persisted(lambda: self._server.jobs.failed(job, failure))
 
     async def speeds(self) -> dict[str, tuple[float, float]]:
         return await self._server.persisted(self._server.jobs.journal.speeds)
@@ -516,13 +535,30 @@ class _Ledger:
         how = message["how"]
         if how == "done":
             return lambda: jobs.done(job, revision, message["report"], message["keyframes"])
+        # Wishes are looked at within the change: one that came before it is fulfilled, one that
+        # comes later finds the job in its new state.
         if how == "rested":
             rest = running.forecast.rest()
-            return lambda: jobs.rested(job, revision, message["keyframes"], rest)
+            return lambda: (
+                self._as_wished(running, ("cancelled", "paused"))
+                or jobs.rested(job, revision, message["keyframes"], rest)
+            )
         if how == "failed":
             failure = BridgeError.from_table(message["failure"])
-            return lambda: jobs.failed(job, failure)
-        return lambda: jobs.stopped(job, running.wish or "queued")
+            return lambda: (
+                self._as_wished(running, ("cancelled",)) or jobs.failed(job, failure, revision)
+            )
+        return lambda: self._as_wished(running) or jobs.stopped(job, "queued", _SERVER_ENDED)
+
+    def _as_wished(
+        self, running: Running, wishes: Sequence[str] = ("cancelled", "paused", "queued")
+    ) -> Row | None:
+        """Give a job that stops the state that a client wants for it, if it is one of these."""
+        wish = running.wish
+        if wish not in wishes:
+            return None
+        why = _EDITED if wish == "queued" else ""
+        return self._server.jobs.stopped(running.job, wish, why)
 
     async def _learn(self, running: Running) -> None:
         journal = self._server.jobs.journal
@@ -536,10 +572,18 @@ class _Ledger:
 
     async def crashed(self, running: Running, why: str) -> None:
         jobs = self._server.jobs
-        if running.wish:
-            await self._server.persisted(lambda: jobs.stopped(running.job, running.wish))
-        else:
-            await self._server.persisted(lambda: jobs.crashed(running.job, why))
+        await self._server.persisted(
+            lambda: self._as_wished(running) or jobs.crashed(running.job, why)
+        )
+
+    async def interrupted(self, running: Running) -> None:
+        jobs = self._server.jobs
+        await self._server.persisted(
+            lambda: self._as_wished(running) or jobs.stopped(running.job, "queued", _SERVER_ENDED)
+        )
+
+    async def troubled(self, why: str) -> None:
+        await self._server.persisted(lambda: self._server.jobs.note_waiting(why))
 
 
 def state_folder(settings: Config) -> Path:
@@ -579,15 +623,14 @@ def serve(
 
 
 async def _until_signal(server: Server, ready: Callable[[endpoint.Endpoint], None]) -> None:
+    loop = asyncio.get_running_loop()
+
     def end(_number: int, _frame: object) -> None:
-        server.stop()
+        loop.call_soon_threadsafe(server.stop)
 
-    def ready_to_stop(at: endpoint.Endpoint) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, end)
-        ready(at)
-
-    await server.run(ready_to_stop)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    await server.run(ready)
 
 
 def _loop() -> asyncio.AbstractEventLoop:

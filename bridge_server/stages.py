@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import singledispatchmethod
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,7 @@ class Bench:
             self.cancel.check()
             with self.store.writing(unit.key) as desk:
                 self.make(unit, desk)
+                self.job.check_sources()
             found = self.store.find(unit.key)
             assert found is not None, "it was just written"
         return found
@@ -158,7 +160,7 @@ class Bench:
         jumps = shots.jumps(measured(pictures(), errors))
         own = slice(unit.start - unit.since, None)
         _write(desk / _MEASURED, {"errors": errors[own], "jumps": jumps[own]})
-        np.save(desk / _COLOURS, colours)
+        save(desk / _COLOURS, colours)
 
     @make.register
     def _analyse(self, unit: Analyse, desk: Path) -> None:
@@ -175,7 +177,7 @@ class Bench:
                 colours.append(np.load(folder / _COLOURS))
         cuts = shots.cuts(jumps, self.job.clip.rate)
         _write(desk / _ANALYSIS, {"errors": errors, "cuts": cuts})
-        np.save(desk / _COLOURS, np.concatenate(colours))
+        save(desk / _COLOURS, np.concatenate(colours))
 
     def analysis(self, unit: Analyse) -> Analysis:
         """Measure the clip, or read what was measured."""
@@ -393,6 +395,7 @@ class Bench:
             for unit, frames in zip(missing, intervals(jobs, workers, self.cancel), strict=True):
                 with self.store.writing(unit.key) as desk:
                     _write_frames(desk, frames)
+                    self.job.check_sources()
                 self.finish(unit.stop - unit.start)
 
     def _interval(self, unit: Propagate) -> Interval:
@@ -430,8 +433,16 @@ def _counted(picture: Tensor) -> NDArray[np.float64]:
 
 
 def _write_frames(desk: Path, frames: Tensor) -> None:
-    codes = (frames.cpu() * _WHITE).round_().numpy().astype(np.uint16)
-    np.save(desk / _FRAMES, codes)
+    save(desk / _FRAMES, (frames.cpu() * _WHITE).round_().numpy().astype(np.uint16))
+
+
+def save(file: Path, numbers: NDArray[Any]) -> None:
+    """Write what `np.save` writes; its own error does not say that the disk is full."""
+    head = BytesIO()
+    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(numbers))
+    with file.open("wb") as out:
+        out.write(head.getvalue())
+        out.write(np.ascontiguousarray(numbers).data)
 
 
 def _write(file: Path, facts: Any) -> None:

@@ -12,6 +12,7 @@ cut short are noticed whenever a result is looked for, changed bytes when a proc
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -28,6 +29,7 @@ from typing import Any
 
 import psutil
 
+from bridge_server.errors import NotEnoughSpace
 from bridge_server.media.parts import to_disk
 from fresco.errors import InvalidInput
 
@@ -188,15 +190,22 @@ class Store:
 
         If the ``with`` block fails, nothing is kept. If another process was faster, its result
         stands and this one is dropped: under one key they are the same.
+
+        Raises:
+            NotEnoughSpace: the disk is full.
         """
         desk = self._desk()
-        desk.mkdir()
         try:
+            desk.mkdir()
             yield desk
             (desk / _INVENTORY).write_text(json.dumps(_counted(desk)), encoding="utf-8")
             _to_disk(desk)
             self._put(desk, self._place(key))
             self._kept(key)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise NotEnoughSpace(f"the disk with the results, {self.folder}, is full.") from error
         finally:
             shutil.rmtree(desk, ignore_errors=True)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -26,11 +27,18 @@ from bridge_server.journal import Row
 log = logging.getLogger(__name__)
 
 #: Seconds without a sign of life after which a worker counts as dead; with which its end is waited
-#: for when a job is stopped, and when the server ends; between starts of one that ends at once.
-_SILENT, _PATIENCE, _FAREWELL, _PAUSE = 60.0, 30.0, 3.0, 2.0
+#: for when a job is stopped, and when the server ends; for its end once it is killed.
+_SILENT, _PATIENCE, _FAREWELL, _KILLED = 60.0, 30.0, 3.0, 1.0
+#: Seconds between starts of a worker that came to nothing: at first, doubled each time, at most;
+#: starts in a row after which that is told.
+_PAUSE, _LONGEST, _TELL = 2.0, 60.0, 2
 #: Seconds in which a worker must be ready: it reads libraries from the disk.
 _STARTING = 300.0
 _LOOK = 1.0
+#: Seconds between looks from which on it was this process, or the machine, that slept.
+_ASLEEP = 10.0
+#: Wishes for a running job; a later one beats an earlier one of no more weight.
+_WEIGHT = {"": 0, "queued": 1, "paused": 2, "cancelled": 3}
 #: Of Windows: keeps Ctrl-C in the server's terminal from the workers.
 _APART: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 
@@ -80,6 +88,14 @@ class Ledger(Protocol):
         """Take over that a worker ended at a job."""
         ...
 
+    async def interrupted(self, running: Running) -> None:
+        """Take over that a job was interrupted by the server's end."""
+        ...
+
+    async def troubled(self, why: str) -> None:
+        """Take over that no worker can be started."""
+        ...
+
     async def speeds(self) -> dict[str, tuple[float, float]]:
         """Return what was learnt of this machine's speed."""
         ...
@@ -87,11 +103,20 @@ class Ledger(Protocol):
 
 @dataclass(slots=True)
 class _Slot:
-    """A worker's place. beat: when it last gave a sign of life; idle: since its last poll."""
+    """A worker's place.
+
+    beat: when it last gave a sign of life; idle: seconds since its last poll, as it says
+    over: the worker has ended, and is given nothing more
+    vain: workers in a row that came to nothing; trouble: why they did not even start
+    """
 
     post: Post
     process: subprocess.Popen[bytes] | None = None
+    mouth: _Mouth | None = None
     ready: bool = False
+    over: bool = False
+    vain: int = 0
+    trouble: str = ""
     running: Running | None = None
     beat: float = 0.0
     idle: float = 0.0
@@ -144,21 +169,30 @@ class Supervisor:
     def doing(self) -> str:
         """What the workers are at, for people."""
         if any(not slot.ready for slot in self._slots):
-            return "starting"
+            return next((slot.trouble for slot in self._slots if slot.trouble), "starting")
         stages = [
             slot.running.forecast.stage or "beginning" for slot in self._slots if slot.running
         ]
         return ", ".join(stages)
 
     def stop_job(self, job: str, wish: str) -> None:
-        """Ask the worker that is at a job to stop; it then gets the state `wish`."""
+        """Ask the worker that is at a job to stop; it then gets the state `wish`.
+
+        May be called from any thread.
+        """
         for slot in self._slots:
-            if slot.running is not None and slot.running.job == job:
+            running = slot.running
+            if running is not None and running.job == job:
                 # Who does not want it any more is not overruled by who wants it otherwise.
-                if slot.running.wish != "cancelled":
-                    slot.running.wish = wish
-                slot.running.since = slot.running.since or self._clock()
+                running.wish = max(wish, running.wish, key=lambda own: _WEIGHT[own])
+                running.since = running.since or self._clock()
                 self._send(slot, {"do": "stop", "job": job})
+
+    def resume_job(self, job: str) -> None:
+        """Take back that a job is to be paused, if it is not yet; from any thread."""
+        running = self.find(job)
+        if running is not None and running.wish == "paused":
+            running.wish = "queued"
 
     def show_previews(self, wanted: bool) -> None:
         """Let workers make previews, or save the time."""
@@ -172,17 +206,18 @@ class Supervisor:
         self._ending = True
         if self._watch is not None:
             self._watch.cancel()
-        for slot in self._slots:
-            if slot.process is not None and slot.process.stdin is not None:
-                with suppress(OSError):
-                    slot.process.stdin.close()
         tasks = [slot.task for slot in self._slots if slot.task is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=_FAREWELL)
         for slot in self._slots:
-            self._kill(slot, "the server ends")
-            if slot.task is not None:
+            if slot.mouth is not None:
+                slot.mouth.close()
+            elif slot.task is not None:  # between two workers
                 slot.task.cancel()
+        await _settled(tasks, _FAREWELL)
+        for slot in self._slots:
+            self._kill(slot, "the server was ended")
+        await _settled(tasks, _KILLED)
+        for task in tasks:
+            task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     # ------------------------------------------------------------------------------------ a worker
@@ -190,13 +225,27 @@ class Supervisor:
     async def _keep(self, slot: _Slot) -> None:
         """Start a worker again and again."""
         while not self._ending:
-            slot.started = self._clock()
+            slot.started, slot.why = self._clock(), ""
+            slot.vain += 1
             try:
                 await self._life(slot)
             except OSError as error:
-                log.error("a worker cannot be started: %s", error)
-            if not self._ending and self._clock() - slot.started < _PAUSE:
-                await asyncio.sleep(_PAUSE)
+                slot.trouble = f"no worker can be started: {error}"
+                log.error(slot.trouble)
+            except Exception:
+                log.exception("the care of a worker failed")
+            if not self._ending:
+                await self._rest(slot)
+
+    async def _rest(self, slot: _Slot) -> None:
+        """Let a worker that came to nothing wait for its next start, longer each time."""
+        if self._clock() - slot.started > _LONGEST:
+            slot.vain = 0
+        if not slot.vain:
+            return
+        if slot.trouble and slot.vain >= _TELL and not any(own.ready for own in self._slots):
+            await self._ledger.troubled(slot.trouble)
+        await asyncio.sleep(min(_LONGEST, _PAUSE * 2 ** (slot.vain - 1)))
 
     async def _life(self, slot: _Slot) -> None:
         """One worker from its start to its end."""
@@ -206,29 +255,35 @@ class Supervisor:
                 slot.post.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
                 start_new_session=os.name != "nt", creationflags=_APART,
             )  # fmt: skip
-        messages = _messages(process)
-        slot.beat, slot.idle, slot.why, slot.ready = self._clock(), 0.0, "", False
+        slot.mouth = _Mouth(process)
+        slot.beat, slot.idle, slot.ready, slot.over = self._clock(), 0.0, False, False
+        messages = self._ears(slot, process)
         log.info("worker %d on %s begins", process.pid, slot.post.device or "the best device")
         giving = asyncio.create_task(self._give(slot))
         try:
             while (message := await messages.get()) is not None:
                 await self._on(slot, message)
         finally:
-            giving.cancel()
-            with suppress(asyncio.CancelledError):
-                await giving
-            await self._ended(slot, process)
+            # Not cancelled: a job that is just being taken from the queue would be nowhere.
+            slot.over, slot.ready, was_ready = True, False, slot.ready
+            slot.wake.set()
+            await asyncio.wait([giving])
+            await self._ended(slot, process, was_ready)
 
     async def _give(self, slot: _Slot) -> None:
         """Give a worker its next job whenever it has none and there is one."""
-        while True:
-            slot.wake.clear()
-            if slot.ready and slot.running is None and not self._ending:
-                found = await self._ledger.next()
-                if found is not None:
-                    await self._begin(slot, *found)
-                    continue
-            await slot.wake.wait()
+        try:
+            while not slot.over:
+                slot.wake.clear()
+                if slot.ready and slot.running is None and not self._ending:
+                    found = await self._ledger.next()
+                    if found is not None:
+                        await self._begin(slot, *found)
+                        continue
+                await slot.wake.wait()
+        except Exception:
+            log.exception("no job could be given to a worker")
+            self._kill(slot, "the server could not give it a job")
 
     async def _begin(
         self, slot: _Slot, row: Row, request: dict[str, Any], folder: Path, uploaded: bool
@@ -244,15 +299,15 @@ class Supervisor:
             self._send(slot, {"do": "stop", "job": row.id})
 
     async def _on(self, slot: _Slot, message: pipe.Message) -> None:
-        slot.beat = self._clock()
         what, running = message["tell"], slot.running
         if what == "ready":
-            slot.ready = True
+            slot.ready, slot.trouble = True, ""
             self._send(slot, {"do": "watch", "previews": self._previews})
             slot.wake.set()
-        elif what == "alive":
-            slot.idle = message["idle"]
+        elif what == "broken":
+            slot.why = message["why"]
         elif running is not None and message.get("job") == running.job:
+            slot.vain = 0
             if what == "progress":
                 running.forecast.move(message["stage"], message["done"], message["total"])
             elif what == "settled":
@@ -265,35 +320,61 @@ class Supervisor:
                 return
             await self._ledger.told(running, message)
 
-    async def _ended(self, slot: _Slot, process: subprocess.Popen[bytes]) -> None:
+    async def _ended(self, slot: _Slot, process: subprocess.Popen[bytes], was_ready: bool) -> None:
         self._kill(slot, slot.why)
         code = await asyncio.get_running_loop().run_in_executor(None, process.wait)
-        slot.process, slot.ready = None, False
-        running, slot.running = slot.running, None
-        if running is None:
-            log.log(logging.INFO if self._ending else logging.ERROR, "worker ends: %s", code)
-            return
+        if slot.mouth is not None:
+            slot.mouth.close()
+        slot.process = slot.mouth = None
         why = slot.why or _cause(code)
-        log.error("worker %d ended at job %s: %s", process.pid, running.job, why)
-        await self._ledger.crashed(running, why)
+        if not self._ending:
+            at = slot.running.job if slot.running else "no job"
+            log.error("worker %d ended at %s: %s", process.pid, at, why)
+            if not was_ready:
+                more = f"{self._logs / 'worker.log'} may say more"
+                slot.trouble = f"no worker can be started: {why}; {more}"
+        try:
+            if slot.running is not None:
+                await self._lost(slot.running, why)
+        finally:
+            slot.running = None  # told first: until then the job is neither here nor there
+
+    async def _lost(self, running: Running, why: str) -> None:
+        if self._ending:
+            await self._ledger.interrupted(running)
+        else:
+            await self._ledger.crashed(running, why)
 
     # ---------------------------------------------------------------------------------- the watch
 
     async def _look(self) -> None:
         """Kill workers that hang, are silent, or do not stop."""
+        before = self._clock()
         while True:
             await asyncio.sleep(_LOOK)
+            before, passed = self._clock(), self._clock() - before
             for slot in self._slots:
-                if slot.process is not None and (why := self._wrong(slot)):
+                if passed > _ASLEEP:
+                    self._wait_anew(slot, passed)
+                elif slot.process is not None and (why := self._wrong(slot)):
                     log.error("worker %d is killed: %s", slot.process.pid, why)
                     self._kill(slot, why)
 
+    def _wait_anew(self, slot: _Slot, asleep: float) -> None:
+        """Count no time in which nobody could come forward."""
+        slot.beat += asleep
+        if slot.running is not None and slot.running.since:
+            slot.running.since += asleep
+
     def _wrong(self, slot: _Slot) -> str:
         now, running = self._clock(), slot.running
-        if now - slot.beat > (_SILENT if slot.ready else _STARTING):
+        silent = now - slot.beat
+        if silent > (_SILENT if slot.ready else _STARTING):
             return "the worker gave no sign of life any more"
         if running is None:
             return ""
+        if silent > slot.post.hang:
+            return f"the worker gave no sign of life for {slot.post.hang:.0f} seconds"
         if running.since and now - running.since > _PATIENCE:
             return "the worker did not stop"
         if slot.idle > slot.post.hang:
@@ -307,31 +388,69 @@ class Supervisor:
                 slot.process.kill()
 
     def _send(self, slot: _Slot, message: pipe.Message) -> None:
-        if slot.process is not None and slot.process.stdin is not None:
-            with suppress(OSError, ValueError):  # it has ended: its reader says so
-                slot.process.stdin.write(pipe.pack(message))
-                slot.process.stdin.flush()
+        if slot.mouth is not None:
+            slot.mouth.say(message)
+
+    def _ears(
+        self, slot: _Slot, process: subprocess.Popen[bytes]
+    ) -> asyncio.Queue[pipe.Message | None]:
+        """What a worker tells, read in a thread: Windows' loop for sockets knows no pipes."""
+        told: asyncio.Queue[pipe.Message | None] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        stdout = cast("BinaryIO", process.stdout)
+
+        def take(message: pipe.Message | None) -> None:
+            # Counted when it comes, not when its turn is: a full disk may hold up the journal.
+            slot.beat = self._clock()
+            if message is not None and message["tell"] == "alive":
+                slot.idle = message["idle"]
+            else:
+                told.put_nowait(message)
+
+        def read() -> None:
+            message: pipe.Message | None = {}
+            while message is not None:
+                try:
+                    message = pipe.read(stdout)
+                except (OSError, ValueError, TypeError) as error:
+                    log.error("worker %d says what is no message: %s", process.pid, error)
+                    message = None
+                with suppress(RuntimeError):  # the loop has ended
+                    loop.call_soon_threadsafe(take, message)
+
+        threading.Thread(target=read, name=f"worker {process.pid}", daemon=True).start()
+        return told
 
 
-def _messages(process: subprocess.Popen[bytes]) -> asyncio.Queue[pipe.Message | None]:
-    """What a worker tells, read in a thread: Windows' loop for sockets knows no pipes."""
-    told: asyncio.Queue[pipe.Message | None] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
-    stdout = cast("BinaryIO", process.stdout)
+class _Mouth:
+    """Tells a worker, in a thread: one that hangs and does not read holds nobody up."""
 
-    def read() -> None:
-        message: pipe.Message | None = {}
-        while message is not None:
-            try:
-                message = pipe.read(stdout)
-            except (OSError, ValueError, TypeError) as error:
-                log.error("worker %d says what is no message: %s", process.pid, error)
-                message = None
-            with suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(told.put_nowait, message)
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._messages: queue.SimpleQueue[pipe.Message | None] = queue.SimpleQueue()
+        self._stdin = cast("BinaryIO", process.stdin)
+        name = f"to worker {process.pid}"
+        threading.Thread(target=self._write, name=name, daemon=True).start()
 
-    threading.Thread(target=read, name=f"worker {process.pid}", daemon=True).start()
-    return told
+    def say(self, message: pipe.Message) -> None:
+        """Say something soon; may be called from any thread."""
+        self._messages.put(message)
+
+    def close(self) -> None:
+        """Say nothing more: the worker ends."""
+        self._messages.put(None)
+
+    def _write(self) -> None:
+        with suppress(OSError, ValueError):  # it has ended: its reader says so
+            while (message := self._messages.get()) is not None:
+                self._stdin.write(pipe.pack(message))
+                self._stdin.flush()
+        with suppress(OSError, ValueError):
+            self._stdin.close()
+
+
+async def _settled(tasks: Sequence[asyncio.Task[None]], seconds: float) -> None:
+    if tasks:
+        await asyncio.wait(tasks, timeout=seconds)
 
 
 def _cause(code: int) -> str:

@@ -6,8 +6,8 @@ poll. When the server is gone, so is the input, and the worker ends.
 
 Told: {do: "run", job, request, revision, folder, uploaded}, {do: "stop", job},
 {do: "watch", previews}.
-Tells: {tell: "ready" | "alive" | "settled" | "planned" | "kept" | "progress" | "keyframe" |
-"preview" | "note" | "ended", job, ...}.
+Tells: {tell: "broken" | "ready" | "alive" | "settled" | "planned" | "kept" | "progress" |
+"keyframe" | "preview" | "note" | "ended", job, ...}.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from bridge_server.processes import be_modest, die_with_parent
 from bridge_server.render import Outcome, render
 from bridge_server.store import Store
 from fresco.callbacks import CancelToken
-from fresco.errors import Cancelled
+from fresco.errors import Cancelled, FrescoError
 from fresco.warm import WarmModels
 
 log = logging.getLogger("bridge_server")
@@ -135,14 +135,18 @@ class Worker:
             self._previews = message["previews"]
 
     def _beat(self) -> None:
+        before, idle = time.monotonic(), 0.0
         while True:
             task = self._task
-            idle = time.monotonic() - task.token.polled if task is not None else 0.0
+            before, passed = time.monotonic(), time.monotonic() - before
+            polled = task is None or task.token.polled > before - passed
+            # A machine that slept, or a worker that was held, did not hang all that time.
+            idle = 0.0 if polled else idle + min(passed, 2 * _BEAT)
             self._tell("alive", idle=idle)
             time.sleep(_BEAT)
 
     def _tell(self, what: str, **more: Any) -> None:
-        with self._writing, suppress(BrokenPipeError, ValueError):
+        with self._writing, suppress(OSError, ValueError):  # the server is gone
             self._tells.write(pipe.pack({"tell": what, **more}))
             self._tells.flush()
 
@@ -245,10 +249,14 @@ def _remember(event: events.Publishing, file: Path) -> None:
     """Keep what the output's files are, before they get their names: see `_again`."""
     facts = {str(target): _facts(part) for part, target in event.files.items()}
     part = file.with_suffix(".part")
-    part.write_text(json.dumps(facts), encoding="utf-8")
-    to_disk(part)
-    os.replace(part, file)
-    to_disk(file.parent)
+    try:
+        part.write_text(json.dumps(facts), encoding="utf-8")
+        to_disk(part)
+        os.replace(part, file)
+        to_disk(file.parent)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(file)) from error
 
 
 def _facts(file: Path) -> list[int]:
@@ -289,9 +297,11 @@ class _JsonLines(logging.Formatter):
 
 @contextmanager
 def _logged(file: Path) -> Generator[None]:
-    """Write what is logged into a job's log."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(file, encoding="utf-8")
+    """Write what is logged into a job's log; where that cannot be, the job is done all the same."""
+    handler: logging.Handler = logging.NullHandler()
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(file, encoding="utf-8")
     handler.setFormatter(_JsonLines())
     root = logging.getLogger()
     root.addHandler(handler)
@@ -318,7 +328,13 @@ def main() -> None:
     be_modest()
     told, tells = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not get between the messages
-    Worker(told, tells, options.device, options.threads).run()
+    try:
+        worker = Worker(told, tells, options.device, options.threads)
+    except FrescoError as error:
+        tells.write(pipe.pack({"tell": "broken", "why": str(error)}))
+        tells.close()
+        sys.exit(1)
+    worker.run()
 
 
 if __name__ == "__main__":

@@ -7,10 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
+
+import psutil
 
 from bridge_server import config
 from host_plugins.link import endpoint, messages
@@ -26,6 +30,8 @@ SMALL: dict[str, Any] = {
     "keyframes": "every:4",
     "cuts": "none",
 }
+#: Events that came together with one that was waited for.
+_unread: WeakKeyDictionary[Client, deque[Event]] = WeakKeyDictionary()
 REST = ("done", "failed", "cancelled", "waiting", "paused")
 
 
@@ -37,6 +43,7 @@ class Serving:
     options: Sequence[str] = ()
     environ: dict[str, str] = field(default_factory=dict[str, str])
     process: subprocess.Popen[bytes] | None = None
+    device: str = "cpu"
 
     @property
     def runtime(self) -> Path:
@@ -48,6 +55,13 @@ class Serving:
 
     def start(self) -> Serving:
         """Start a server and wait until it can be reached."""
+        self.launch()
+        until(lambda: self.at() is not None or self.process_ended())
+        assert not self.process_ended(), (self.folder / "server.log").read_text()
+        return self
+
+    def launch(self) -> None:
+        """Start a server."""
         environ = {
             **os.environ,
             config.HOME: str(self.folder / "home"),
@@ -56,13 +70,10 @@ class Serving:
             "OMP_NUM_THREADS": "1",
             **self.environ,
         }
-        words = [sys.executable, "-m", "bridge_server", "serve", "--device", "cpu"]
+        words = [sys.executable, "-m", "bridge_server", "serve", "--device", self.device]
         words += ["--threads", "1", *self.options]
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(words, env=environ, stderr=log)
-        until(lambda: self.at() is not None or self.process_ended())
-        assert not self.process_ended(), (self.folder / "server.log").read_text()
-        return self
 
     def at(self) -> Endpoint | None:
         try:
@@ -77,11 +88,24 @@ class Serving:
     def client(self) -> Client:
         return Client(lambda: endpoint.read([self.runtime]))
 
+    @property
+    def workers(self) -> list[psutil.Process]:
+        """The processes of the server's workers."""
+        return [own for own in self.others if "bridge_server.worker" in own.cmdline()]
+
+    @property
+    def others(self) -> list[psutil.Process]:
+        """All processes that the server has started."""
+        assert self.process is not None
+        return psutil.Process(self.process.pid).children()
+
     def kill(self) -> None:
-        """End the server as a power cut would."""
-        if self.process is not None:
+        """End the server as a power cut would; all that it started must end with it."""
+        if self.process is not None and self.process.poll() is None:
+            others = self.others
             self.process.kill()
             self.process.wait()
+            until(lambda: not any(map(lives, others)))
 
     def stop(self) -> int:
         """End the server as a user would; returns its exit code."""
@@ -89,6 +113,13 @@ class Serving:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(30)
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def until(holds: Callable[[], Any], seconds: float = 60.0) -> None:
@@ -119,9 +150,11 @@ def at_rest(client: Client, job: str, seconds: float = 120.0) -> JobInfo:
 
 def event(client: Client, wanted: Callable[[Event], bool], seconds: float = 60.0) -> Event:
     """Wait for an event of a client that has subscribed."""
+    unread = _unread.setdefault(client, deque())
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        for each in client.poll(0.2):
-            if wanted(each):
+        unread.extend(client.poll(0 if unread else 0.2))
+        while unread:
+            if wanted(each := unread.popleft()):
                 return each
     raise AssertionError("the event did not come")
