@@ -157,7 +157,7 @@ def settle(
     clip = probe(Path(request.clip), parse_rate(request.rate), cancel)
     span = _span(clip, request)
     _check_frames(request, span)
-    model = _Model(request, config) if _translates(request) else None
+    model = _Model(request, config) if request.translates else None
     short = request.size or (model.short if model else None)
     job = Job(
         request=request,
@@ -181,13 +181,6 @@ def settle(
     if request.until == "done":
         job.writer()
     return job
-
-
-def _translates(request: Request) -> bool:
-    """Whether any keyframe is left to the model."""
-    painted = {change.frame for change in request.changes if change.what == "painted"}
-    asked = set(Keyframes.parse(request.keyframes).frames)
-    return not asked or not asked <= painted
 
 
 def _span(clip: Clip, request: Request) -> range:

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from bridge_server import catalogue, descriptor, library, looks
+from bridge_server import catalogue, descriptor, job_logs, library, looks, published
 from bridge_server.access import uploads
 from bridge_server.catalogue import Entry
 from bridge_server.jobs import info, to_request
@@ -35,6 +35,8 @@ _WISHES = {"cancel": "cancelled", "pause": "paused", "edit": "queued"}
 CAPABILITIES = ("files", "uploads", "frames", "previews", "looks")
 #: Bytes of an uploaded or downloaded chunk at most.
 CHUNK = 8 << 20
+#: Characters of a client's name of itself that are written down.
+_CALLED = 80
 
 Reply: TypeAlias = "tuple[Mapping[str, Any], tuple[Buffer, ...]]"
 Handler: TypeAlias = "Callable[[Server, Peer, Any], Awaitable[Message]]"
@@ -80,6 +82,8 @@ async def _changed(server: Server, peer: Peer, call: wire.Call, asked: Any) -> M
         return server.jobs.once(call.session, f"{call.op} {call.id}", do), fresh
 
     told, fresh = await server.journalled(change)
+    if fresh:
+        server.logs.say(asked.job, f"asked to {call.op}", by=peer.words)
     if wish and fresh and told["state"] == "running":
         server.supervisor.stop_job(asked.job, wish)
     return told
@@ -95,7 +99,8 @@ _CHANGES: Mapping[str, Callable[[Any, Any, Any], Row]] = {
 }
 
 
-async def _hello(_server: Server, peer: Peer, _asked: messages.Hello) -> Welcome:
+async def _hello(server: Server, peer: Peer, asked: messages.Hello) -> Welcome:
+    peer.client = asked.client[:_CALLED]
     limits = asdict(wire.LIMITS) | {"chunk": CHUNK}
     return Welcome(
         minor=wire.MINOR,
@@ -104,6 +109,7 @@ async def _hello(_server: Server, peer: Peer, _asked: messages.Hello) -> Welcome
         limits=limits,
         owner=peer.owner.name,
         roots=tuple(map(str, peer.owner.roots)),
+        workers=tuple({"device": post.device, "threads": post.threads} for post in server.posts),
     )
 
 
@@ -130,6 +136,7 @@ async def _submit(server: Server, peer: Peer, asked: messages.Submit) -> JobInfo
     if uploads(wanted):  # before it is a job: else its turn might come first
         await server.hold(asked.job, peer.owner.name, wanted)
     row = await server.journalled(lambda: server.jobs.submit(peer.owner, asked))
+    server.logs.say(row.id, "asked to submit", by=asked.client or peer.words, owner=row.owner)
     return _live(server, info(row))
 
 
@@ -256,14 +263,18 @@ def made(row: Row, folder: Path) -> list[File]:
     ]
     if row.state == "done":
         named += [(file.name, "output", file, None) for file in _outputs(Path(row.output))]
-    named.append(("log.jsonl", "log", folder / "log.jsonl", None))
+    named += [(name, "log", folder / name, None) for name in (job_logs.OLDER, job_logs.NAME)]
+    facts = published.known(folder)
     found: list[File] = []
     for name, role, path, frame in named:
         try:
             size = path.stat().st_size
         except OSError:  # removed meanwhile, or not there yet
             continue
-        found.append(File(name=name, role=role, size=size, path=str(path), frame=frame))
+        intact = role != "output" or published.intact(path, facts)
+        found.append(
+            File(name=name, role=role, size=size, path=str(path), frame=frame, intact=intact)
+        )
     return found
 
 
