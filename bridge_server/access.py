@@ -70,7 +70,7 @@ def check(request: Request, owner: Owner) -> None:
         BridgeError: see `Owner.check`; a file to read is not there (not_found); one would be
             written over its source, or where something is (invalid).
     """
-    for path in _read(request):
+    for path in sources(request):
         if path.startswith(UPLOAD):
             continue
         real = owner.check(path)
@@ -80,14 +80,14 @@ def check(request: Request, owner: Owner) -> None:
     if request.output:
         output = owner.check(request.output)
         if any(not path.startswith(UPLOAD) and owner.check(path) == output
-               for path in _read(request)):  # fmt: skip
+               for path in sources(request)):  # fmt: skip
             raise BridgeError(
                 Code.INVALID, f"output: {output} is a source", "choose another name for the result"
             )
 
 
-def _read(request: Request) -> Iterator[str]:
-    """The files that a request names to be read."""
+def sources(request: Request) -> Iterator[str]:
+    """Yield the files that a request names to be read."""
     yield request.clip
     yield from filter(None, (request.mask, request.subject))
     yield from (own.maps for own in request.controls if own.maps)
@@ -98,7 +98,7 @@ def _read(request: Request) -> Iterator[str]:
 
 def uploads(request: Request) -> set[str]:
     """Return the uploads that a request names, as ``upload:ID``."""
-    return {path for path in _read(request) if path.startswith(UPLOAD)}
+    return {path for path in sources(request) if path.startswith(UPLOAD)}
 
 
 def placed(request: Request, files: dict[str, Path]) -> Request:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import inspect
 import os
 import signal
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from bridge_server import config, request
+from bridge_server import catalogue, config, forecast, library, remote, request
 from bridge_server.request import Request
 from fresco.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from bridge_server.events import Watch
+    from bridge_server.events import Event, Watch
     from bridge_server.job import Job
+    from bridge_server.remote import Rendered
     from bridge_server.render import Outcome
     from fresco.callbacks import CancelToken
 
@@ -144,21 +146,40 @@ def render(
     ] = None,
     device: Device = "",
     threads: Threads = 0,
+    local: Annotated[
+        bool, typer.Option("--local", help="Work in this process, without the server.")
+    ] = False,
     as_json: AsJson = False,
     **wishes: Any,
 ) -> None:
     """Restyle a clip.
 
     The same command goes on where it was stopped; with something changed it does what the change
-    reaches, and nothing else. `--until keyframes` shows the styled keyframes first.
+    reaches, and nothing else. `--until keyframes` shows the styled keyframes first. The work is
+    done by the server, which is started if none runs.
     """
     wanted = _request(clip, {**wishes, "output": output, "until": until})
+    if wanted.until != "done":
+        _check_folder(_keyframe_folder(wanted))
+    if not local:
+        _render_by_server(wanted, device, threads, as_json)
+        return
     with _watched(as_json) as (watch, cancel):
         job = _settled(wanted, device, threads, cancel)
-        if wanted.until != "done":
-            _check_folder(_keyframe_folder(job))
-        outcome = _rendered(job, watch, cancel)
-    _told(job, outcome, as_json)
+        foreseen = _foreseeing(job, watch)
+        outcome = _rendered(job, foreseen.watch, cancel)
+    _told(job, outcome, as_json, foreseen.rest)
+
+
+def _render_by_server(wanted: Request, device: str, threads: int, as_json: bool) -> None:
+    if device or threads:  # what cannot be is told here, not by a worker that cannot begin
+        from bridge_server.environment import here
+
+        here(device, threads)
+    asked = request.absolute(wanted, Path.cwd(), library.is_path)
+    with _watched(as_json) as (watch, cancel):
+        done = remote.render(asked, remote.Place(device, threads), watch, cancel)
+    _told_of(done, asked, as_json)
 
 
 @_with_wishes
@@ -181,8 +202,8 @@ def contact_sheet(
         job = _settled(wanted, device, threads, cancel)
         outcome = _rendered(job, watch, cancel)
     pictures.save(sheet(job, outcome), file, wanted.overwrite)
-    facts = {"event": "done", "sheet": str(file), **_model(job)}
-    _said(facts, f"{file}{_styled_by(job)}", as_json)
+    styled = _Styled(job.model, job.draft)
+    _said({"event": "done", "sheet": str(file), **styled.facts}, f"{file}{styled}", as_json)
 
 
 def propose_keyframes(
@@ -346,16 +367,43 @@ def _rendered(job: Job, watch: Watch, cancel: CancelToken) -> Outcome:
     return render_alone(job, config.load().store, watch, cancel)
 
 
-def _keyframe_folder(job: Job) -> Path:
+@dataclass(slots=True)
+class _Foreseeing:
+    """Makes a forecast of what is expected, from what the server has learnt of this machine."""
+
+    forecast: forecast.Forecast
+    shown: Watch
+    rest: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def watch(self, event: Event) -> None:
+        """See `bridge_server.events.Watch`."""
+        from bridge_server.events import Expected
+
+        if isinstance(event, Expected):
+            self.forecast.expected = asdict(event)
+            self.shown(remote.foretold(self.forecast.ahead()))
+            self.rest = self.forecast.rest()
+        self.shown(event)
+
+
+def _foreseeing(job: Job, watch: Watch) -> _Foreseeing:
+    from bridge_server.journal import read_speeds
+
+    speeds = read_speeds(config.state_folder(config.load()) / config.JOURNAL)
+    return _Foreseeing(forecast.Forecast(forecast.work(job), speeds), watch)
+
+
+def _keyframe_folder(wanted: Request) -> Path:
     """Where keyframes go that are to be looked at, or painted over.
 
     The output, if that is the name of a folder; beside it, if it is what the clip will be.
     """
     from bridge_server.media.profiles import SUFFIXES
 
-    if not job.request.output:
-        return job.clip.path.with_name(f"{job.clip.path.stem} keyframes")
-    output = Path(job.request.output)
+    if not wanted.output:
+        clip = Path(wanted.clip)
+        return clip.with_name(f"{clip.stem} keyframes")
+    output = Path(wanted.output)
     return output.with_name(f"{output.stem} keyframes") if output.suffix in SUFFIXES else output
 
 
@@ -373,40 +421,95 @@ def _beside(wanted: Request, what: str) -> Path:
     return clip.with_name(f"{clip.stem} {what}")
 
 
-def _told(job: Job, outcome: Outcome, as_json: bool) -> None:
+def _told(job: Job, outcome: Outcome, as_json: bool, rest: Mapping[str, Any] | None = None) -> None:
     from bridge_server.render import export
 
-    report = outcome.report
-    if report is None:
-        files = export(outcome, _keyframe_folder(job))
-        lines = [f"keyframe {number}: {file}" for number, file in files.items()]
-        lines.append(f"{len(files)} keyframes{_styled_by(job)}")
-        facts = {number: str(file) for number, file in files.items()}
-        _said({"event": "done", "keyframes": facts, **_model(job)}, "\n".join(lines), as_json)
+    if outcome.report is None:
+        files = export(outcome, _keyframe_folder(job.request))
+        _say_keyframes(files, _Styled(job.model, job.draft), rest or {}, as_json)
         return
     rows = [
-        {"name": row.name, "source": row.source, "result": row.result, "state": row.state.value}
-        for row in report.rows
-    ]
-    changed = [str(row) for row in report.rows if row.state.value != "kept"]
-    text = "\n".join(
-        [
-            f"{job.output}: {len(job.span)} frames{_styled_by(job)}, verified against the source",
-            *changed,
-        ]
-    )
-    facts = {"event": "done", "output": str(job.output), "report": rows, **_model(job)}
-    _said(facts, text, as_json)
+        {"name": row.name, "source": row.source, "result": row.result, "state": row.state.value,
+         "why": row.why}
+        for row in outcome.report.rows
+    ]  # fmt: skip
+    _say_output(str(job.output), rows, _Styled(job.model, job.draft), as_json)
 
 
-def _styled_by(job: Job) -> str:
-    """What the pictures are the work of, to be said behind them."""
-    return f", styled by {job.title}" if job.model else ""
+def _told_of(done: Rendered, wanted: Request, as_json: bool) -> None:
+    """Tell what the server made."""
+    entry = catalogue.load(config.load()).get(wanted.model)
+    draft = entry is not None and entry.bundled
+    styled = _Styled(wanted.model, draft) if wanted.translates else _Styled("", False)
+    if done.job.state == "waiting":
+        from bridge_server.publish import keyframe_name, publish
+
+        folder = _keyframe_folder(wanted)
+        folder.mkdir(parents=True, exist_ok=True)
+        files = dict(done.keyframes)
+        painted = {Path(change.value) for change in wanted.changes if change.what == "painted"}
+        for number, picture in done.keyframes.items():
+            if picture not in painted:
+                # In the store a picture is in a folder by its number, in one by its unit's key.
+                files[number] = folder / keyframe_name(number, picture.parents[1].name)
+                if not files[number].exists():
+                    publish(picture.read_bytes(), files[number], overwrite=True)
+        _say_keyframes(files, styled, done.job.forecast, as_json)
+        return
+    if done.before and not as_json:
+        typer.echo("it was made before, and nothing has changed since", err=True)
+    _say_output(done.job.output, done.made.report, styled, as_json)
 
 
-def _model(job: Job) -> dict[str, Any]:
-    """The same for programs."""
-    return {"model": job.model or None, "draft": job.draft}
+@dataclass(frozen=True, slots=True)
+class _Styled:
+    """What the pictures are the work of; no model where all keyframes were painted."""
+
+    model: str
+    draft: bool
+
+    def __str__(self) -> str:
+        """Say it behind the pictures: nobody is to take the draft for the real thing."""
+        return f", styled by {self.model}{' (draft)' * self.draft}" if self.model else ""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The same for programs."""
+        return {"model": self.model or None, "draft": self.draft}
+
+
+def _say_keyframes(
+    files: Mapping[int, Path], styled: _Styled, rest: Mapping[str, Any], as_json: bool
+) -> None:
+    """Say where the keyframes are, and what the rest of the job takes."""
+    from bridge_server.progress import cost
+
+    lines = [f"keyframe {number}: {file}" for number, file in files.items()]
+    lines.append(f"{len(files)} keyframes{styled}")
+    named = {number: str(file) for number, file in files.items()}
+    facts = {"event": "done", "keyframes": named, "forecast": dict(rest), **styled.facts}
+    _said(facts, "\n".join(lines), as_json)
+    if not as_json and (said := cost(remote.foretold(rest))):
+        typer.echo(f"the rest takes {said}", err=True)
+
+
+def _say_output(
+    output: str, rows: Sequence[Mapping[str, Any]], styled: _Styled, as_json: bool
+) -> None:
+    """Say where the file is, and how it compares with its source.
+
+    rows: `media.verify.Row` as tables
+    """
+    told = [{name: row[name] for name in ("name", "source", "result", "state")} for row in rows]
+    frames = next((row["result"] for row in rows if row["name"] == "frames"), "all")
+    changed = [_row(row) for row in rows if row["state"] != "kept"]
+    text = "\n".join([f"{output}: {frames} frames{styled}, verified against the source", *changed])
+    _said({"event": "done", "output": output, "report": told, **styled.facts}, text, as_json)
+
+
+def _row(row: Mapping[str, Any]) -> str:
+    why = f" ({row['why']})" if row.get("why") else ""
+    return f"{row['name']}: {row['source']} -> {row['result']}, {row['state']}{why}"
 
 
 def _said(facts: dict[str, Any], text: str, as_json: bool) -> None:

@@ -29,6 +29,9 @@ BUDGET = "FRESCO_BRIDGE_STORE_BUDGET"
 #: Each beats the setting of the same name in config.toml.
 FOLDER, MIRROR, OFFLINE = "FRESCO_BRIDGE_MODELS", "FRESCO_BRIDGE_MIRROR", "FRESCO_BRIDGE_OFFLINE"
 
+#: The server's journal, in `state_folder`.
+JOURNAL = "journal.sqlite"
+
 _TRUE, _FALSE = {"1", "on", "yes", "true"}, {"0", "off", "no", "false", ""}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt]?)b|([kmgt])ib)?", re.IGNORECASE | re.ASCII)
 _SETTINGS: Mapping[str, tuple[type, str]] = {
@@ -104,6 +107,11 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         ),
         store_budget=_budget(document, settings_file, environ),
     )
+
+
+def state_folder(settings: Config) -> Path:
+    """Where the server keeps its journal, what it prints, and the jobs' logs."""
+    return settings.lock_file.parent / "server"
 
 
 def _folders(environ: Mapping[str, str]) -> tuple[Path, Path]:

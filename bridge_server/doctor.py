@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from bridge_server.config import Config
-from bridge_server.probes import codecs, devices, models, panel, places, versions
+from bridge_server.probes import codecs, devices, models, panel, places, server, versions
 from bridge_server.probes.finding import Finding, State, guarded
 
 if TYPE_CHECKING:  # the command line starts without tables
@@ -78,5 +78,7 @@ def _probes(settings: Config, work: Path) -> Iterator[_Probe]:
     yield models.AREA, "folder", partial(models.room, settings)
     yield places.CONNECTIONS, "tcp", places.port
     yield places.CONNECTIONS, "sockets", places.sockets
+    yield server.AREA, "running", server.running
+    yield server.AREA, "files", partial(server.left, settings)
     yield panel.AREA, "qt", panel.qt
     yield places.DISK, "work", partial(places.work, work)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from torch import Tensor
+if TYPE_CHECKING:  # a client of the server shows them without computing
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,37 @@ class Publishing:
     files: Mapping[Path, Path]
 
 
-Event: TypeAlias = Progress | KeyframeDone | Preview | Note | Planned | Publishing
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The work that is missing, now that the keyframes are known: what a forecast is made from.
+
+    todo: stage → work in its unit, until the job is done or at its gate; rest: after the gate
+    memory, rest_memory: bytes at the highest point; disk, rest_disk: bytes of the store
+    """
+
+    todo: Mapping[str, int]
+    rest: Mapping[str, int]
+    memory: int
+    rest_memory: int
+    disk: int
+    rest_disk: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a job will take until it is done or at its gate: seconds, and bytes.
+
+    seconds: None until this machine has done such work
+    """
+
+    seconds: float | None
+    memory: int
+    disk: int
+
+
+Event: TypeAlias = (
+    Progress | KeyframeDone | Preview | Note | Planned | Publishing | Expected | Forecast
+)
 Watch: TypeAlias = Callable[[Event], None]
 
 

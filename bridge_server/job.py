@@ -169,7 +169,7 @@ def settle(
     clip, source = _looked_at(request, cancel)
     span = _span(clip, request)
     _check_frames(request, span)
-    model = _Model(request, config) if _translates(request) else None
+    model = _Model(request, config) if request.translates else None
     short = request.size or (model.short if model else None)
     others = dict(_beside(request, model.controls if model else (), clip, cancel))
     job = Job(
@@ -212,13 +212,6 @@ def _looked_at(request: Request, cancel: CancelToken) -> tuple[Clip, Source]:
 
 def _files(clip: Clip) -> tuple[Path, ...]:
     return clip.files or (clip.path,)
-
-
-def _translates(request: Request) -> bool:
-    """Whether any keyframe is left to the model."""
-    painted = {change.frame for change in request.changes if change.what == "painted"}
-    asked = set(Keyframes.parse(request.keyframes).frames)
-    return not asked or not asked <= painted
 
 
 def _span(clip: Clip, request: Request) -> range:

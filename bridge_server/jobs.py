@@ -6,7 +6,7 @@ Every method that changes something is called within `Journal.change`. None wait
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +43,9 @@ _MOST = 200
 _PRIORITIES = range(-100, 101)
 #: Workers that may end at a job, one after the other with nothing done between, before it fails.
 _CRASHES = 5
+#: Seconds for which the events of jobs at rest are kept but for the newest, their logs, and they
+#: themselves (PROTOCOL.md, section 8).
+_EVENTS_S, _LOGS_S, _JOBS_S = 7 * _DAY, 30 * _DAY, 365 * _DAY
 
 Table = dict[str, Any]
 
@@ -250,6 +253,18 @@ class Jobs:
         newest = self.journal.newest(row.id, "edited")
         return newest is not None and Edited.from_table(newest.data) == wanted
 
+    def tidy(self) -> tuple[Sequence[str], Sequence[str]]:
+        """Let go of what nobody will ask for any more: see `_EVENTS_S` and below.
+
+        Returns the jobs of which the logs are no longer kept, and those that were forgotten.
+        """
+        now = self._clock()
+        forgotten = self.journal.unchanged(AT_REST, now - _JOBS_S)
+        for job in forgotten:
+            self.journal.forget(job)
+        self.journal.forget_events(AT_REST, now - _EVENTS_S)
+        return self.journal.unchanged(AT_REST, now - _LOGS_S), forgotten
+
     def once(
         self, session: str, id_: str, change: Callable[[], Mapping[str, Any]]
     ) -> Mapping[str, Any]:
@@ -291,6 +306,12 @@ class Jobs:
         for text in notes:
             self.note(job, text)
 
+    def expected(self, job: str, forecast: Table) -> None:
+        """Keep what a job will take, now that its keyframes are known."""
+        row = self._row(job)
+        row.forecast = forecast
+        self.journal.put(row, "forecast")
+
     def note(self, job: str, text: str) -> None:
         """Tell the user something about a job, once."""
         row = self._row(job)
@@ -326,9 +347,9 @@ class Jobs:
         if row.revision != revision:
             self._move(row, "queued", why="a keyframe was changed")
             return row
-        row.report = report
+        row.report, row.forecast = report, {}
         self._forget_keyframes(row, keyframes)
-        self.journal.put(row, "report")
+        self.journal.put(row, "report", "forecast")
         self._move(row, "done")
         return row
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -191,7 +191,25 @@ class Journal:
         values = [_plain(row, name) for name in names]
         self._base.execute(f"update jobs set {columns} where id = ?", (*values, row.id))
 
+    def unchanged(self, states: Sequence[str], since: float) -> list[str]:
+        """Return the ids of jobs that are in one of `states`, and have been since before a time."""
+        query = f"select id from jobs where state in ({_marks(states)}) and changed < ?"
+        return [found["id"] for found in self._base.execute(query, (*states, since))]
+
+    def forget(self, job: str) -> None:
+        """Remove a job, with its events."""
+        self._base.execute("delete from events where job = ?", (job,))
+        self._base.execute("delete from jobs where id = ?", (job,))
+
     # ------------------------------------------------------------------------------------- events
+
+    def forget_events(self, states: Sequence[str], before: float) -> None:
+        """Remove all events but the newest of jobs that came to one of `states` before a time."""
+        self._base.execute(
+            f"delete from events where exists (select 1 from jobs where id = job and "
+            f"events.seq < jobs.seq and state in ({_marks(states)}) and changed < ?)",
+            (*states, before),
+        )
 
     def tell(self, row: Row, kind: str, data: Mapping[str, Any], time: float) -> Event:
         """Add a lasting event to a job; within `change`."""
@@ -248,6 +266,39 @@ class Journal:
         """Keep how long an amount of work took."""
         values = (what, seconds, amount)
         self._base.execute("insert or replace into speeds values (?, ?, ?)", values)
+
+
+def _marks(values: Sequence[str]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def read_speeds(file: Path) -> dict[str, tuple[float, float]]:
+    """Return what was learnt (`Journal.speeds`) without a server; nothing where nothing was."""
+    with suppress(sqlite3.Error), closing(_read_only(file)) as base:
+        return {what: (seconds, amount)
+                for what, seconds, amount in base.execute("select * from speeds")}  # fmt: skip
+    return {}
+
+
+def read_jobs(file: Path, limit: int) -> list[Row]:
+    """Return the newest jobs, without a server.
+
+    Raises:
+        BridgeError: the file is there and cannot be read (internal).
+    """
+    if not file.exists():
+        return []
+    try:
+        with closing(_read_only(file)) as base:
+            base.row_factory = sqlite3.Row
+            query = "select * from jobs order by place desc limit ?"
+            return [_row(found) for found in base.execute(query, (limit,))]
+    except (sqlite3.Error, IndexError) as error:
+        raise _unreadable(file, str(error)) from error
+
+
+def _read_only(file: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
 
 
 def _row(found: sqlite3.Row) -> Row:

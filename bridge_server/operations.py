@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from bridge_server import catalogue, descriptor, library, looks
+from bridge_server import catalogue, descriptor, job_logs, library, looks, published
 from bridge_server.access import uploads
 from bridge_server.catalogue import Entry
 from bridge_server.jobs import info, to_request
@@ -38,6 +38,8 @@ CAPABILITIES = ("files", "uploads", "frames", "previews", "looks")
 CHUNK = 8 << 20
 #: Seconds that the doctor may take; between looks whether it is still wanted.
 _DOCTOR, _GLANCE = 120.0, 0.2
+#: Characters of a client's name of itself that are written down.
+_CALLED = 80
 
 Reply: TypeAlias = "tuple[Mapping[str, Any], tuple[Buffer, ...]]"
 Handler: TypeAlias = "Callable[[Server, Peer, Any], Awaitable[Message]]"
@@ -68,7 +70,7 @@ async def answer(server: Server, peer: Peer, call: wire.Call) -> Reply:
 
 async def _changed(server: Server, peer: Peer, call: wire.Call, asked: Any) -> Mapping[str, Any]:
     """Change a job; one that is at a worker is stopped, resumed, or left as it is."""
-    fresh = False
+    fresh = at_worker = False
 
     def wish() -> None:
         if call.op in _WISHES:
@@ -77,10 +79,10 @@ async def _changed(server: Server, peer: Peer, call: wire.Call, asked: Any) -> M
             server.supervisor.resume_job(asked.job)
 
     def do() -> Mapping[str, Any]:
-        nonlocal fresh
+        nonlocal fresh, at_worker
         row = _CHANGES[call.op](server.jobs, peer.owner, asked)
-        fresh = row.state == "running"
-        if fresh:
+        fresh, at_worker = True, row.state == "running"
+        if at_worker:
             # Within the change: what the worker tells of its end comes before it, or after.
             wish()
         return info(row).table()
@@ -88,8 +90,10 @@ async def _changed(server: Server, peer: Peer, call: wire.Call, asked: Any) -> M
     told = await server.journalled(
         lambda: server.jobs.once(call.session, f"{call.op} {call.id}", do)
     )
-    if fresh:
+    if at_worker:
         wish()  # again: the job may have been on its way from the queue to the worker
+    if fresh:
+        server.logs.say(asked.job, f"asked to {call.op}", by=peer.words)
     return told
 
 
@@ -103,7 +107,8 @@ _CHANGES: Mapping[str, Callable[[Any, Any, Any], Row]] = {
 }
 
 
-async def _hello(_server: Server, peer: Peer, _asked: messages.Hello) -> Welcome:
+async def _hello(server: Server, peer: Peer, asked: messages.Hello) -> Welcome:
+    peer.client = asked.client[:_CALLED]
     limits = asdict(wire.LIMITS) | {"chunk": CHUNK}
     return Welcome(
         minor=wire.MINOR,
@@ -112,6 +117,7 @@ async def _hello(_server: Server, peer: Peer, _asked: messages.Hello) -> Welcome
         limits=limits,
         owner=peer.owner.name,
         roots=tuple(map(str, peer.owner.roots)),
+        workers=tuple({"device": post.device, "threads": post.threads} for post in server.posts),
     )
 
 
@@ -138,6 +144,7 @@ async def _submit(server: Server, peer: Peer, asked: messages.Submit) -> JobInfo
     if uploads(wanted):  # before it is a job: else its turn might come first
         await server.hold(asked.job, peer.owner.name, wanted)
     row = await server.journalled(lambda: server.jobs.submit(peer.owner, asked))
+    server.logs.say(row.id, "asked to submit", by=asked.client or peer.words, owner=row.owner)
     return _live(server, info(row))
 
 
@@ -264,14 +271,18 @@ def made(row: Row, folder: Path) -> list[File]:
     ]
     if row.state == "done":
         named += [(file.name, "output", file, None) for file in _outputs(Path(row.output))]
-    named.append(("log.jsonl", "log", folder / "log.jsonl", None))
+    named += [(name, "log", folder / name, None) for name in (job_logs.OLDER, job_logs.NAME)]
+    facts = published.known(folder)
     found: list[File] = []
     for name, role, path, frame in named:
         try:
             size = path.stat().st_size
         except OSError:  # removed meanwhile, or not there yet
             continue
-        found.append(File(name=name, role=role, size=size, path=str(path), frame=frame))
+        intact = role != "output" or published.intact(path, facts)
+        found.append(
+            File(name=name, role=role, size=size, path=str(path), frame=frame, intact=intact)
+        )
     return found
 
 

@@ -12,7 +12,18 @@ from typing import TextIO
 from rich import progress
 from rich.console import Console
 
-from bridge_server.events import Event, KeyframeDone, Note, Planned, Progress, Publishing, table
+from bridge_server.events import (
+    Event,
+    Expected,
+    Forecast,
+    KeyframeDone,
+    Note,
+    Planned,
+    Progress,
+    Publishing,
+    table,
+)
+from bridge_server.words import duration
 
 _WORDS = {
     "analyse": "measuring the clip",
@@ -20,6 +31,15 @@ _WORDS = {
     "propagate": "styling the frames between",
     "encode": "writing the clip",
 }
+
+
+def cost(forecast: Forecast) -> str:
+    """Say what something takes, as far as it is known; nothing where nothing is to do."""
+    said = [f"{count / 1e9:.1f} GB of {what}" for count, what in
+            ((forecast.memory, "memory"), (forecast.disk, "disk")) if count >= 5e7]  # fmt: skip
+    if forecast.seconds is not None and forecast.seconds >= 1:
+        said.insert(0, f"about {duration(forecast.seconds)}")
+    return ", ".join(said)
 
 
 class Lines:
@@ -49,6 +69,8 @@ class Lines:
         """See `bridge_server.events.Watch`."""
         if isinstance(event, Note):
             self._say(f"note: {event.text}")
+        elif isinstance(event, Forecast) and (said := cost(event)):
+            self._say(f"this takes {said}")
         elif isinstance(event, KeyframeDone):
             self._say(f"keyframe {event.number}: {event.file}")
         elif isinstance(event, Progress) and event.total:
@@ -69,20 +91,10 @@ class Lines:
         if made <= 0:
             return ""
         seconds = (self._clock() - since) / made * (event.total - event.done)
-        return f", about {_duration(seconds)} left"
+        return f", about {duration(seconds)} left"
 
     def _say(self, text: str) -> None:
         print(text, file=self._out, flush=True)
-
-
-def _duration(seconds: float) -> str:
-    """A time as people say it: "40 s", "2 min", "1 h 20 min"."""
-    if seconds < 59.5:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"
 
 
 class JsonLines:
@@ -96,7 +108,8 @@ class JsonLines:
 
     def __call__(self, event: Event) -> None:
         """See `bridge_server.events.Watch`."""
-        if not isinstance(event, Planned | Publishing):  # the program's own affairs
+        # Others are the program's own affairs.
+        if not isinstance(event, Planned | Publishing | Expected):
             print(json.dumps(table(event)), flush=True)
 
 
@@ -132,6 +145,8 @@ class Bars:
         """See `bridge_server.events.Watch`."""
         if isinstance(event, Note):
             self._bars.console.print(f"note: {event.text}", markup=False, highlight=False)
+        elif isinstance(event, Forecast) and (said := cost(event)):
+            self._bars.console.print(f"this takes {said}", markup=False, highlight=False)
         elif isinstance(event, Progress) and event.total:
             if event.stage not in self._tasks:
                 # What was there already is no part of the speed.

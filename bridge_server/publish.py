@@ -23,6 +23,11 @@ def check(file: Path, overwrite: bool) -> None:
         )
 
 
+def keyframe_name(number: int, key: str) -> str:
+    """Return what a keyframe is called that is to be looked at: another version, another name."""
+    return f"frame {number:06d} {key[:8]}.png"
+
+
 def publish(content: bytes, file: Path, overwrite: bool) -> None:
     """Write `content` beside `file`, and move it there when it is on the disk.
 

@@ -18,7 +18,15 @@ from torch import Tensor
 from bridge_server import plan as planning
 from bridge_server.config import STORE
 from bridge_server.errors import NotEnoughSpace
-from bridge_server.events import KeyframeDone, Note, Planned, Publishing, Watch, ignore
+from bridge_server.events import (
+    Expected,
+    KeyframeDone,
+    Note,
+    Planned,
+    Publishing,
+    Watch,
+    ignore,
+)
 from bridge_server.footage import Footage, resized, upright_size
 from bridge_server.job import Job
 from bridge_server.media.blend import blend
@@ -27,7 +35,7 @@ from bridge_server.media.statistics import ColourStatistics, match
 from bridge_server.media.verify import Report
 from bridge_server.pictures import contact_sheet
 from bridge_server.plan import Analyse, Painting, Plan, Propagate, Shot, Translate
-from bridge_server.publish import publish
+from bridge_server.publish import keyframe_name, publish
 from bridge_server.records import PICTURE, encoded
 from bridge_server.stages import FRAME_BYTES, Analysis, Bench
 from bridge_server.store import Store
@@ -98,6 +106,7 @@ def _rendered(
     workers = _workers(job, units) if whole else 0
     if whole:
         _check_disk(job, units, store)
+    watch(_expected(bench, plan, len(analysis.errors)))
     _translate(bench, plan)
     report = None
     if whole:
@@ -162,7 +171,7 @@ def export(outcome: Outcome, folder: Path) -> dict[int, Path]:
         if isinstance(at, Painting):
             files[number] = at.file
         else:
-            files[number] = folder / f"frame {number:06d} {at.key[:8]}.png"
+            files[number] = folder / keyframe_name(number, at.key)
             if not files[number].exists():
                 # Over what another process wrote meanwhile: it is the same.
                 publish(encoded(outcome.picture(number)), files[number], overwrite=True)
@@ -208,6 +217,31 @@ def _translate(bench: Bench, plan: Plan) -> None:
 
 def _numbers(unit: Translate | planning.Redo) -> tuple[int, ...]:
     return unit.keyframes if isinstance(unit, Translate) else (unit.before.number,)
+
+
+def _expected(bench: Bench, plan: Plan, frames: int) -> Expected:
+    """Count what is missing, until the gate and after it.
+
+    frames: of the span
+    """
+    job, find = bench.job, bench.store.find
+    styled = sum(len(_numbers(unit)) for unit in (*plan.translations, *plan.redone)
+                 if find(unit.key) is None)  # fmt: skip
+    units = [unit for shot in plan.intervals for unit in shot if find(unit.key) is None]
+    between = sum(unit.stop - unit.start for unit in units)
+    longest = max((unit.stop - unit.start + 2 for unit in units), default=0)
+    pixels = job.size.height * job.size.width
+    first = {"translate": styled}
+    later = {"propagate": between, "encode": frames}
+    if job.request.until == "first_frame":  # the plan knows of no others
+        later = {"propagate": frames, "encode": frames}
+    side = min(job.environment.threads, max(1, len(units)))
+    translating = bench.memory if styled else 0
+    propagating = min(longest * pixels * _INTERVAL_BYTES * side, job.environment.memory)
+    disk = later["propagate"] * pixels * FRAME_BYTES
+    if job.request.until == "done":
+        return Expected(first | later, {}, max(translating, propagating), 0, disk, 0)
+    return Expected(first, later, translating, propagating, 0, disk)
 
 
 def _check_disk(job: Job, units: Sequence[Propagate], store: Store) -> None:

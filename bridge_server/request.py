@@ -7,8 +7,9 @@ looked up here; names of models stay names, and what is left open is decided by 
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
@@ -404,6 +405,13 @@ class Request:
         }
         return {"clip": self.clip, **{name: _plain(value) for name, value in said.items()}}
 
+    @property
+    def translates(self) -> bool:
+        """Whether any keyframe is left to the model."""
+        painted = {change.frame for change in self.changes if change.what == "painted"}
+        asked = set(Keyframes.parse(self.keyframes).frames)
+        return not asked or not asked <= painted
+
     def to_toml(self) -> str:
         """A job file."""
         return tomlkit.dumps(self.table())
@@ -475,6 +483,29 @@ def read(file: Path) -> Request:
     except (OSError, UnicodeDecodeError, TOMLKitError) as error:
         raise InvalidInput(f"{file} cannot be read: {error}") from error
     return _placed(from_table(table, str(file)), file.parent)
+
+
+def absolute(request: Request, folder: Path, is_path: Callable[[str], bool]) -> Request:
+    """Return `request` for another process: with every path absolute, relative ones in `folder`.
+
+    is_path: whether a model's name is one
+    """
+
+    def at(name: str) -> str:
+        return os.path.abspath(folder / Path(name).expanduser()) if is_path(name) else name
+
+    placed = _placed(request, folder)
+    return replace(
+        placed,
+        **{name: os.path.abspath(own) for name in ("clip", "output", "mask", "subject")
+           if (own := getattr(placed, name))},
+        model=at(placed.model),
+        vae=at(placed.vae),
+        embeddings=tuple(map(at, placed.embeddings)),
+        loras=tuple(replace(own, name=at(own.name)) for own in placed.loras),
+        controls=tuple(replace(own, model=at(own.model)) for own in placed.controls),
+        pictures=tuple(replace(own, name=at(own.name)) for own in placed.pictures),
+    )  # fmt: skip
 
 
 def _placed(request: Request, folder: Path) -> Request:

@@ -1,21 +1,36 @@
-"""The commands about the server: serve, stop, jobs, watch, cancel, retry, approve, logs."""
+"""The commands about the server and its jobs: serve, stop, jobs, watch, cancel, logs and others.
+
+`jobs` and `logs` also work while no server runs: they read what it left.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import re
+import shutil
 import sys
 import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from host_plugins.link import messages
+from bridge_server import config, job_logs
+from bridge_server.words import duration
+from host_plugins.link import endpoint, messages
 from host_plugins.link.client import Client
 from host_plugins.link.endpoint import Endpoint
-from host_plugins.link.messages import Event, JobInfo, Message, OfJob, Op
+from host_plugins.link.errors import BridgeError, Code
+from host_plugins.link.messages import Event, JobInfo, OfJob, Op
 
+#: Jobs that the server tells of at once.
+_MOST = 200
+#: Seconds for which the end of a server is waited for; between looks at a job without news.
+_ENDING, _LOOK = 15.0, 5.0
+_INTERRUPTED = 130
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 JobId = Annotated[str, typer.Argument(help="Its id; the beginning is enough.")]
 
@@ -40,6 +55,9 @@ def serve(
     hang: Annotated[
         float, typer.Option(help="Seconds without a step after which a worker is started anew.")
     ] = 900.0,
+    idle_end: Annotated[
+        float, typer.Option(help="Seconds without jobs and requests after which it ends; 0: never.")
+    ] = 0.0,
     verbose: Annotated[bool, typer.Option("--verbose", help="Say more on stderr.")] = False,
 ) -> None:
     """Run the server that editors and the panel talk to. One per user; Ctrl-C ends it."""
@@ -55,7 +73,7 @@ def serve(
         level=logging.INFO if verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(message)s",
     )
-    server.serve(Wishes(listen, loopback, clients, roots), posts, _say_where)
+    server.serve(Wishes(listen, loopback, clients, roots), posts, _say_where, idle_end)
 
 
 def _say_where(at: Endpoint) -> None:
@@ -68,40 +86,50 @@ def stop(
     ] = False,
 ) -> None:
     """End the server. Jobs that run go on when it is started again."""
+    at = _running()
+    if at is None:
+        typer.echo("fresco-bridge: the server is not running", err=True)
+        return
     with Client() as client:
         client.ask(messages.SHUTDOWN, messages.Shutdown(when_idle=when_idle))
+    end = time.monotonic() + _ENDING
+    while not when_idle and time.monotonic() < end and _running() is not None:
+        time.sleep(0.05)
 
 
 def jobs(
     state: Annotated[list[str] | None, typer.Option(help="Only jobs in this state.")] = None,
-    count: Annotated[int, typer.Option("-n", help="At most so many.")] = 20,
+    count: Annotated[int, typer.Option("-n", help="At most so many, 1 to 200.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List the server's jobs, the newest first."""
-    with Client() as client:
-        asked = messages.Listing(states=tuple(state or ()), limit=count)
-        found = client.ask(messages.JOBS, asked)
+    """List the jobs, the newest first: of the server, or as it left them when it ended."""
+    if not 1 <= count <= _MOST:
+        raise typer.BadParameter(f"-n {count} is not 1 to {_MOST}")
+    unknown = sorted({*(state or ())} - set(messages.TRANSITIONS))
+    if unknown:
+        states = ", ".join(messages.TRANSITIONS)
+        raise typer.BadParameter(f"there is no state {unknown[0]!r}, only {states}")
+    found = _listed(state or [], count)
     if as_json:
-        typer.echo(json.dumps([job.table() for job in found.jobs], indent=2))
+        typer.echo(json.dumps([job.table() for job in found], indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for heading in ("job", "state", "how far", "left", "title", "output"):
-        table.add_column(heading, no_wrap=True)
-    for job in found.jobs:
-        table.add_row(
-            job.job[:12], job.state, far(job), left(job.eta_s), job.title, Path(job.output).name
-        )
-    Console(width=None if sys.stdout.isatty() else 300).print(table, highlight=False, markup=False)
+    now = time.time()
+    for line in _columns([_cells(job, now) for job in found]):
+        typer.echo(line)
+    if _running() is None:
+        typer.echo("fresco-bridge: the server is not running; jobs go on with it", err=True)
 
 
-def watch(job: JobId, as_json: AsJson = False) -> None:
-    """Follow a job until it rests. Ctrl-C ends the watching, not the job."""
-    with Client() as client:
-        whole = find(client, job)
-        follow(client, whole.job, as_json)
+def watch(
+    job: Annotated[str, typer.Argument(help="Its id; the beginning is enough. All jobs.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Follow a job until it rests, or all jobs. Ctrl-C ends the watching, not the job."""
+    with Client() as client, _watching():
+        if job:
+            follow(client, find(client, job).job, as_json)
+        else:
+            _follow_all(client, as_json)
 
 
 def cancel(job: JobId) -> None:
@@ -131,23 +159,64 @@ def approve(
     """Let a job go on that waits to have its keyframes looked at."""
     with Client() as client:
         found = find(client, job)
+        if found.state != "waiting":
+            raise BridgeError(
+                Code.WRONG_STATE, f"job {found.job} is {found.state}; it waits for nothing"
+            )
         asked = messages.Approve(job=found.job, gate=found.gate, until=until)
         _say(client.ask(messages.APPROVE, asked))
 
 
+def edit(
+    job: JobId,
+    change: Annotated[str, typer.Argument(help="WHAT@FRAME=VALUE, as of `render --set`.")],
+) -> None:
+    """Change a keyframe of a job that is not done: edit a1b2 "prompt@48=a red house".
+
+    Nothing behind the = takes what was changed back. Only the keyframe and the frames beside it
+    are made again.
+    """
+    from bridge_server.request import Change
+
+    wanted = Change.parse(change) if not change.endswith("=") else None
+    what, _, frame = change.partition("=")[0].partition("@")
+    if wanted is None and not frame.isdecimal():
+        raise typer.BadParameter(f"{change!r} cannot be read; write WHAT@FRAME=VALUE")
+    value = wanted.value if wanted else None
+    if what == "painted" and value:
+        value = str(Path(value).expanduser().absolute())
+    with Client() as client:
+        found = find(client, job)
+        asked = messages.Edit(
+            job=found.job, base=found.revision, frame=int(frame), what=what, value=value
+        )
+        _say(client.ask(messages.EDIT, asked))
+
+
 def logs(job: JobId, as_json: AsJson = False) -> None:
     """Print what was written down about a job, with the traces of what went wrong."""
-    with Client() as client:
-        made = client.ask(messages.RESULT, OfJob(job=find(client, job).job))
-    for file in made.files:
-        if file.role == "log":
-            for line in Path(file.path).read_text(encoding="utf-8").splitlines():
-                typer.echo(line if as_json else _line(line))
+    from bridge_server.journal import read_jobs
+
+    folder = config.state_folder(config.load()) / "jobs"
+    at = _running()
+    if at is None:
+        named = [row.id for row in read_jobs(folder.with_name(config.JOURNAL), _MOST)]
+        files = [folder / _only(job, named)]
+    else:
+        with Client() as client:
+            made = client.ask(messages.RESULT, OfJob(job=find(client, job).job))
+        files = [Path(file.path).parent for file in made.files if file.role == "log"]
+    lines = job_logs.read(files[0]) if files else []
+    if not lines:
+        typer.echo("fresco-bridge: nothing is written down about it any more", err=True)
+    for line in lines:
+        typer.echo(json.dumps(line, ensure_ascii=False) if as_json else _line(line))
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (serve, stop, jobs, watch, cancel, pause, resume, retry, approve, logs):
+    changes = (cancel, pause, resume, retry, approve, edit)
+    for command in (serve, stop, jobs, watch, *changes, logs):
         app.command()(command)
 
 
@@ -155,34 +224,115 @@ def find(client: Client, word: str) -> JobInfo:
     """Find a job by the beginning of its id.
 
     Raises:
-        BridgeError: there is none (not_found).
-        typer.BadParameter: there are several.
+        BridgeError: there is none (not_found), or there are several (invalid).
     """
-    found = [job for job in client.ask(messages.JOBS, messages.Listing(limit=200)).jobs
-             if job.job.startswith(word)]  # fmt: skip
+    found = client.ask(messages.JOBS, messages.Listing(limit=_MOST)).jobs
+    if not any(job.job.startswith(word) for job in found) and _is_id(word):
+        return client.ask(messages.JOB, OfJob(job=word))  # an old one, by its whole id
+    name = _only(word, [job.job for job in found])
+    return next(job for job in found if job.job == name)
+
+
+def _only(word: str, names: Sequence[str]) -> str:
+    """The one of `names` that begins with `word`."""
+    if word in names:
+        return word
+    found = [name for name in names if name.startswith(word)]
+    if not found:
+        raise BridgeError(Code.NOT_FOUND, f"there is no job {word}", "`jobs` lists them")
     if len(found) > 1:
-        names = ", ".join(job.job[:16] for job in found)
-        raise typer.BadParameter(f"{word} may be any of {names}")
-    return found[0] if found else client.ask(messages.JOB, OfJob(job=word))
+        some = ", ".join(name[:16] for name in found[:5]) + (" ..." if len(found) > 5 else "")
+        raise BridgeError(Code.INVALID, f"{word} may be any of {some}", "write more of the id")
+    return found[0]
+
+
+def _is_id(word: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", word) is not None
+
+
+def _running() -> Endpoint | None:
+    """Where the server is; None if none runs."""
+    try:
+        return endpoint.read()
+    except BridgeError as error:
+        if error.code is Code.UNAVAILABLE:
+            return None
+        raise
+
+
+@contextmanager
+def _watching() -> Generator[None]:
+    """Let Ctrl-C end the watching, and nothing else."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(_INTERRUPTED) from None
+
+
+def _listed(states: list[str], count: int) -> list[JobInfo]:
+    if _running() is not None:
+        with Client() as client:
+            asked = messages.Listing(states=tuple(states), limit=count)
+            return list(client.ask(messages.JOBS, asked).jobs)
+    from bridge_server.jobs import info
+    from bridge_server.journal import read_jobs
+
+    journal = config.state_folder(config.load()) / config.JOURNAL
+    rows = read_jobs(journal, -1 if states else count)
+    return [info(row) for row in rows if not states or row.state in states][:count]
 
 
 def follow(client: Client, job: str, as_json: bool) -> JobInfo:
     """Tell what happens to a job until it rests; returns it then."""
     client.subscribe([job], ["progress"])
-    info = client.ask(messages.JOB, OfJob(job=job))
-    told = ""
-    while info.state in ("queued", "running"):
+    told = client.ask(messages.JOB, OfJob(job=job))
+    shown = ""
+    looked = time.monotonic()
+    while told.state in ("queued", "running"):
+        changed = time.monotonic() - looked > _LOOK
         for event in client.poll(0.5):
-            if as_json:
-                typer.echo(json.dumps(event.table()))
-            elif (line := _told(event)) and line != told:
-                told = line
-                typer.echo(line, err=True)
-            if event.event == "state":
-                info = client.ask(messages.JOB, OfJob(job=job))
+            changed = changed or event.event == "state"
+            shown = _show(event, as_json, shown)
+            _check_ending(event)
+        if changed:
+            told, looked = client.ask(messages.JOB, OfJob(job=job)), time.monotonic()
     if not as_json:
-        _say(info)
-    return info
+        _say(told)
+    return told
+
+
+def _follow_all(client: Client, as_json: bool) -> None:
+    """Tell what happens to all jobs until the server ends."""
+    client.subscribe([], ["progress"])
+    shown: dict[str, str] = {}
+    while True:
+        for event in client.poll(0.5):
+            shown[event.job] = _show(event, as_json, shown.get(event.job, ""), event.job[:8])
+            _check_ending(event)
+        _check_alive()
+
+
+def _show(event: Event, as_json: bool, before: str, name: str = "") -> str:
+    """Print an event, unless it says what the one before said; returns what it says."""
+    if as_json:
+        typer.echo(json.dumps(event.table()))
+        return before
+    line = _told(event)
+    if line and line != before:
+        typer.echo(f"{name}  {line}" if name else line, err=not name)
+    return line or before
+
+
+def _check_ending(event: Event) -> None:
+    if event.event == "server":
+        raise BridgeError(
+            Code.UNAVAILABLE, "the server was ended", "jobs go on when it is started again"
+        )
+
+
+def _check_alive() -> None:
+    if _running() is None:
+        raise BridgeError(Code.UNAVAILABLE, "the server has ended", "jobs go on with the next one")
 
 
 def _told(event: Event) -> str:
@@ -194,6 +344,9 @@ def _told(event: Event) -> str:
         return f"note: {data['text']}"
     if event.event == "keyframe":
         return f"keyframe {data['frame']}: {data['path']}"
+    if event.event == "state" and event.job:
+        why = data.get("why") or data.get("failure", {}).get("error", "")
+        return f"{data['state']} {data.get('gate', '')}".rstrip() + (f": {why}" if why else "")
     return ""
 
 
@@ -203,36 +356,62 @@ def _change(op: Op[JobInfo], word: str) -> None:
 
 
 def _say(job: JobInfo) -> None:
-    failure = job.failure.get("error", "")
-    hint = job.failure.get("hint", "")
+    failure = BridgeError.from_table(job.failure) if job.failure else ""
     what = f"{job.job} is {job.state}" + (f" at {job.gate}" if job.gate else "")
-    typer.echo(f"{what}: {failure} {hint}".rstrip() if failure else what)
+    typer.echo(f"{what}: {failure}" if failure else what)
     if job.state == "done":
         typer.echo(job.output)
 
 
-def _line(line: str) -> str:
-    told: dict[str, Any] = json.loads(line)
+def _line(told: dict[str, Any]) -> str:
+    told = dict(told)
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(told.pop("time", 0)))
-    head = f"{when} {told.pop('level', '')} {told.pop('what', '')}"
+    head = f"{when} {told.pop('level', ''):7} {told.pop('what', '')}"
     trace = told.pop("trace", "")
     more = " ".join(f"{name}={value}" for name, value in told.items())
     return f"{head} {more}".rstrip() + (f"\n{trace}" if trace else "")
 
 
-def far(job: Message) -> str:
+_HEADINGS = ("job", "state", "how far", "since", "title")
+#: Columns of a terminal; the last one has what the others leave.
+_WIDTHS = (8, 9, 22, 9)
+
+
+def _cells(job: JobInfo, now: float) -> tuple[str, ...]:
+    name = job.title or Path(job.output).name
+    if job.state == "failed":
+        name = f"{name}: {job.failure.get('error', '')}"
+    return job.job[:8], job.state, far(job), ago(now - job.changed), name
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """Lay out rows: in a terminal as wide as it is, into a pipe whole."""
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+    if not rows:
+        return
+    for row in (_HEADINGS, *rows):
+        fixed = "  ".join(f"{cell:{width}}" for cell, width in zip(row, _WIDTHS, strict=False))
+        yield f"{fixed}  {row[-1]}".rstrip()[:room]
+
+
+def far(job: JobInfo) -> str:
     """Say how far a job is, in a few words."""
-    assert isinstance(job, JobInfo)
-    if not job.stage or not job.total:
-        return job.gate
-    return f"{job.stage} {100 * job.done / job.total:.0f} %"
+    if job.state == "waiting":
+        return f"at {job.gate}"
+    if job.state != "running" or not job.total:
+        return ""
+    short = left(job.eta_s).removesuffix(" left")
+    return f"{job.stage} {100 * job.done / job.total:.0f} %" + (f", {short}" if short else "")
+
+
+def ago(seconds: float) -> str:
+    """Say how long ago something was, in a few words."""
+    for length, word in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f} {word}"
+    return f"{max(0.0, seconds):.0f} s"
 
 
 def left(seconds: float | None) -> str:
     """Say how long something will take, in a few words; nothing where that is not known."""
-    if seconds is None:
-        return ""
-    if seconds < 90:
-        return f"{seconds:.0f} s left"
-    minutes = round(seconds / 60)
-    return f"{minutes} min left" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min left"
+    return "" if seconds is None else f"{duration(seconds)} left"

@@ -28,10 +28,11 @@ from filelock import FileLock, Timeout
 
 from bridge_server import config, failures, operations, pipe
 from bridge_server.access import UPLOAD, Owner, placed, uploads
-from bridge_server.config import Config
+from bridge_server.config import Config, state_folder
 from bridge_server.doors import Door, Doors, Wishes, kept_keys
 from bridge_server.errands import Errands
 from bridge_server.forecast import blended
+from bridge_server.job_logs import JobLogs, shortened
 from bridge_server.jobs import Jobs
 from bridge_server.journal import Journal, Row
 from bridge_server.outbox import Outbox
@@ -55,6 +56,8 @@ _AT_ONCE, _PEERS = 64, 512
 _FLUSH, _JOURNAL_AGAIN = 0.02, 1.0
 #: Why a job comes forward again, for people.
 _SERVER_ENDED, _EDITED = "the server was ended", "it was changed, or resumed"
+#: Seconds between looks at what is old and may go.
+_TIDY = 3600.0
 #: Seconds for which the last replies may leave when the server ends.
 _FAREWELL = 0.2
 #: Seconds between looks at uploads that nobody needs.
@@ -65,14 +68,24 @@ _SPARE = 600.0
 
 @dataclass(slots=True, eq=False)
 class Peer:
-    """A connection, and who it belongs to. wanted: what it has subscribed to."""
+    """A connection, and who it belongs to.
+
+    wanted: what it has subscribed to
+    client: what the program calls itself; empty until it says so
+    """
 
     owner: Owner
     outbox: Outbox
+    client: str = ""
     wanted: Subscribe | None = None
     running: int = 0
     seen: float = 0.0
     allowance: float = _BURST
+
+    @property
+    def words(self) -> str:
+        """Who it is, for people."""
+        return " of ".join(filter(None, (self.client, self.owner.name)))
 
     def allowed(self, now: float) -> bool:
         """Count a request; whether it is not one too many (a token bucket)."""
@@ -89,6 +102,7 @@ class Server:
     """One running server.
 
     folder: of the endpoint file; state: of the journal and the jobs' logs
+    idle_end: seconds without jobs and requests after which it ends by itself; 0: it does not
     """
 
     settings: Config
@@ -96,10 +110,13 @@ class Server:
     folder: Path
     wishes: Wishes = field(default_factory=Wishes)
     posts: Sequence[Post] = (Post(),)
+    idle_end: float = 0.0
     session: str = field(default_factory=lambda: os.urandom(16).hex())
     jobs: Jobs = field(init=False)
     supervisor: Supervisor = field(init=False)
     doors: Doors = field(init=False)
+    logs: JobLogs = field(init=False)
+    _busy: float = 0.0
     _loop: asyncio.AbstractEventLoop = field(init=False)
     _peers: dict[tuple[int, bytes], Peer] = field(default_factory=dict[tuple[int, bytes], Peer])
     _tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
@@ -123,8 +140,9 @@ class Server:
         self._files = ThreadPoolExecutor(4, "files")
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         journal = await self._in(
-            self._journal, lambda: Journal(self.state / "journal.sqlite", self._tell)
+            self._journal, lambda: Journal(self.state / config.JOURNAL, self._tell)
         )
+        self.logs = JobLogs(self.state / "jobs")
         self.jobs = Jobs(journal)
         self.supervisor = Supervisor(_Ledger(self), self.posts, self.state)
         self.errands = Errands(self.state / "uploads", operations.CHUNK, self.state)
@@ -139,6 +157,9 @@ class Server:
             self.supervisor.start()
             self._spawn(self._tend())
             self._spawn(self._flush())
+            self._spawn(self._tidy())
+            if self.idle_end > 0:
+                self._spawn(self._end_when_idle())
             for number, door in enumerate(self.doors.open):
                 self._spawn(self._receive(number, door))
             ready(at)
@@ -165,6 +186,27 @@ class Server:
         if self._idle_end and not self.queued and not self.supervisor.running:
             self._stop.set()
 
+    async def _end_when_idle(self) -> None:
+        """End when nobody has asked anything, and nothing was to do, for a while."""
+        self._busy = time.monotonic()
+        while True:
+            await asyncio.sleep(min(5.0, self.idle_end / 4))
+            if self.queued or self.supervisor.running:
+                self._busy = time.monotonic()
+            elif time.monotonic() - self._busy > self.idle_end:
+                log.info("nothing to do for %.0f seconds", self.idle_end)
+                self._stop.set()
+
+    async def _tidy(self) -> None:
+        """Let go of what is old, now and every hour."""
+        while True:
+            logs, jobs = await self.persisted(self.jobs.tidy)
+            self.logs.forget(logs)
+            self.logs.forget(jobs, whole=True)
+            for name in ("worker.log", "server.log"):
+                await self.in_thread(lambda name=name: shortened(self.state / name))
+            await asyncio.sleep(_TIDY)
+
     async def _close(self, context: zmq.asyncio.Context, journal: Journal) -> None:
         self._broadcast(Event(event="server", transient=True, time=time.time(),
                               data={"state": "stopping"}))  # fmt: skip
@@ -176,6 +218,7 @@ class Server:
         self.errands.close()
         await self._in(self._journal, journal.close)
         self._journal.shutdown()
+        self.logs.close()
         self._files.shutdown(cancel_futures=True)
         self.doors.stop()
         context.destroy(linger=500)
@@ -335,6 +378,7 @@ class Server:
 
     def _on_frames(self, door: Door, peer: Peer, frames: list[zmq.Frame]) -> None:
         """Read a request, and begin to answer it."""
+        self._busy = time.monotonic()
         buffers: list[Buffer] = [frame.buffer for frame in frames]
         try:
             if not peer.allowed(time.monotonic()):
@@ -378,9 +422,20 @@ class Server:
 
     def _tell(self, event: Event, owner: str) -> None:
         """Pass a lasting event on; called in the journal's thread, in the order of the journal."""
+        self._write_down(event)
         picture = self._pictures.pop((event.job, int(event.data.get("frame", -1))), None)
         payloads = (picture,) if event.event == "keyframe" and picture else ()
         self._loop.call_soon_threadsafe(self._broadcast, event, owner, payloads)
+
+    def _write_down(self, event: Event) -> None:
+        """Say in a job's log what became of it; its keyframes and notes its worker writes down."""
+        data = dict(event.data)
+        if event.event == "state":
+            level = "error" if data["state"] == "failed" else "info"
+            self.logs.say(event.job, f"is {data.pop('state')}", level, **data)
+        elif event.event == "edited":
+            change = f"{data['what']}@{data['frame']}={data.get('value')}"
+            self.logs.say(event.job, "edited", change=change, revision=data["revision"])
 
     def _broadcast(self, event: Event, owner: str = "", payloads: tuple[Buffer, ...] = ()) -> None:
         fields = event.table()
@@ -509,13 +564,16 @@ class _Ledger:
             row = await server.persisted(lambda: jobs.journal.find(job))
             self._seq[job] = row.seq if row is not None else 0
             if what == "ended":
-                await self._learn(running)
+                await self._learn(running, message["how"])
 
     def _change(self, running: Running, message: pipe.Message) -> Callable[[], Any]:
         jobs, job = self._server.jobs, running.job
         what = message["tell"]
         if what == "settled":
             return lambda: jobs.settled(job, message["output"], message["span"], message["notes"])
+        if what == "expected":
+            ahead = running.forecast.ahead()
+            return lambda: jobs.expected(job, ahead)
         if what == "planned":
             return lambda: jobs.uses(job, message["units"], forward=False)
         if what == "kept":
@@ -560,8 +618,10 @@ class _Ledger:
         why = _EDITED if wish == "queued" else ""
         return self._server.jobs.stopped(running.job, wish, why)
 
-    async def _learn(self, running: Running) -> None:
+    async def _learn(self, running: Running, how: str) -> None:
         journal = self._server.jobs.journal
+        if how in ("done", "rested"):
+            running.forecast.end()
         learnt, known = running.forecast.learnt, running.forecast.speeds
 
         def learn() -> None:
@@ -586,17 +646,15 @@ class _Ledger:
         await self._server.persisted(lambda: self._server.jobs.note_waiting(why))
 
 
-def state_folder(settings: Config) -> Path:
-    """Where the journal, the jobs' logs and uploads are."""
-    return settings.lock_file.parent / "server"
-
-
 def serve(
     wishes: Wishes,
     posts: Sequence[Post],
     ready: Callable[[endpoint.Endpoint], None] = lambda _at: None,
+    idle_end: float = 0.0,
 ) -> None:
     """Run a server in this process until it is told to stop, or gets SIGTERM or SIGINT.
+
+    idle_end: see `Server`
 
     Raises:
         BridgeError: one is running already (conflict), or an address cannot be used.
@@ -612,7 +670,7 @@ def serve(
             f"use that one, or set {endpoint.FOLDER} to another folder for a second",
         ) from error  # fmt: skip
     try:
-        server = Server(settings, state_folder(settings), folder, wishes, posts)
+        server = Server(settings, state_folder(settings), folder, wishes, posts, idle_end)
         loop = _loop()
         try:
             loop.run_until_complete(_until_signal(server, ready))

@@ -83,7 +83,7 @@ class Bench:
     """Where the units of one job are made, one after the other.
 
     models: kept warm from job to job
-    limits: what a batch is run with, once that is known
+    limits: what a batch is run with, once that is known; memory: what it then takes, bytes
     depth: the bounds of depth maps, where there are any
     """
 
@@ -93,6 +93,7 @@ class Bench:
     watch: Watch
     cancel: CancelToken
     limits: Limits = field(default_factory=Limits)
+    memory: int = 0
     depth: tuple[float, float] | None = None
     footage: Footage = field(init=False)
     _mattes: dict[str, Matte] = field(init=False)
@@ -203,7 +204,8 @@ class Bench:
             job.environment.device,
             unit.outsiders,
         )
-        facts = {"frames": found.frames, "limits": asdict(found.limits), "said": str(found)}
+        facts = {"frames": found.frames, "limits": asdict(found.limits), "memory": found.peak,
+                 "said": str(found)}  # fmt: skip
         _write(desk / _FIT, facts)
 
     def fitted(self, unit: Fit) -> tuple[Limits, int]:
@@ -211,6 +213,7 @@ class Bench:
         folder = self.result(unit)
         with _reading(folder):
             found = _read(folder / _FIT)
+            self.memory = found["memory"]
             return Limits(**found["limits"]), found["frames"]
 
     @make.register

@@ -312,6 +312,8 @@ class Supervisor:
                 running.forecast.move(message["stage"], message["done"], message["total"])
             elif what == "settled":
                 running.forecast.work = message["work"]
+            elif what == "expected":
+                running.forecast.expected = message
             elif what == "ended":
                 # Told first: until then the job is neither here nor there.
                 await self._ledger.told(running, message)

@@ -13,7 +13,6 @@ Tells: {tell: "broken" | "ready" | "alive" | "settled" | "planned" | "kept" | "p
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import queue
@@ -21,8 +20,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,11 +30,20 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bridge_server import config, events, failures, pipe, records, request
+from bridge_server import (
+    config,
+    events,
+    failures,
+    forecast,
+    job_logs,
+    pipe,
+    published,
+    records,
+    request,
+)
 from bridge_server.environment import here
 from bridge_server.footage import resized
-from bridge_server.job import Job, settle
-from bridge_server.media.parts import to_disk
+from bridge_server.job import settle
 from bridge_server.processes import be_modest, die_with_parent
 from bridge_server.render import Outcome, render
 from bridge_server.store import Store
@@ -52,7 +59,6 @@ _BEAT, _PREVIEWS = 1.0, 0.4
 _GRACE = 2.0
 #: Pixels of the long side, and quality, of pictures that are shown while a job runs.
 _SHOWN, _QUALITY = 512, 88
-_PUBLISHED = "published.json"
 
 
 class _Polled(CancelToken):
@@ -93,6 +99,7 @@ class Worker:
         self._task: _Task | None = None
         self._previews = False
         self._shown = 0.0
+        self._warm = ""  # the model that was read last
         self._place = here(device, threads)
         self._models = WarmModels(
             self._place.memory, self._place.torch_device, self._place.torch_dtype
@@ -153,7 +160,7 @@ class Worker:
     # ----------------------------------------------------------------------------- the main thread
 
     def _do(self, task: _Task) -> None:
-        with _logged(task.folder / "log.jsonl"):
+        with job_logs.logged(task.folder):
             log.info("begun", extra={"request": task.request, "revision": task.revision})
             how = self._done(task)
             log.info("ended", extra={"how": how["how"]})
@@ -171,12 +178,14 @@ class Worker:
 
     def _rendered(self, task: _Task) -> dict[str, Any]:
         settings = config.load()
-        wanted = _again(request.from_table(task.request), task.folder / _PUBLISHED)
+        wanted = _again(request.from_table(task.request), task.folder)
         task.token.check()
         folder = task.folder if task.uploaded else None
         job = settle(wanted, self._place, settings, task.token, folder)
         self._tell("settled", job=task.job, output=str(job.output), notes=list(job.notes),
-                   span=[job.span.start, job.span.stop], work=_work(job))  # fmt: skip
+                   span=[job.span.start, job.span.stop],
+                   work=forecast.work(job, warm=job.model == self._warm))  # fmt: skip
+        self._warm = job.model or self._warm
         store = Store(settings.store, lambda key: self._tell("kept", job=task.job, unit=key))
         outcome = render(job, store, self._models, lambda event: self._on(task, event), task.token)
         how = "done" if outcome.report is not None else "rested"
@@ -197,10 +206,14 @@ class Worker:
             case events.Planned():
                 log.info("planned", extra={"units": len(event.units)})
                 self._tell("planned", job=task.job, units=list(event.units))
+            case events.Expected():
+                self._tell("expected", job=task.job, **asdict(event))
             case events.Preview():
                 self._preview(task, event)
             case events.Publishing():
-                _remember(event, task.folder / _PUBLISHED)
+                published.remember(event.files, task.folder)
+            case events.Forecast():  # of a command that runs without a server
+                pass
 
     def _preview(self, task: _Task, event: events.Preview) -> None:
         now = time.monotonic()
@@ -210,17 +223,6 @@ class Worker:
         jpegs = [_jpeg(picture) for picture in event.picture()]
         self._tell("preview", job=task.job, frames=list(event.numbers), step=event.step,
                    last=event.last, jpegs=jpegs)  # fmt: skip
-
-
-def _work(job: Job) -> dict[str, Any]:
-    """What the time that a job takes depends on."""
-    return {
-        "frames": len(job.span),
-        "pixels": job.size.height * job.size.width,
-        "size": job.clip.height * job.clip.width,
-        "model": job.model,
-        "steps": round(job.settings.steps * job.strength),
-    }
 
 
 def _rows(outcome: Outcome) -> list[dict[str, str]]:
@@ -245,71 +247,9 @@ def _jpeg(picture: Tensor) -> bytes:
     return data.tobytes()
 
 
-def _remember(event: events.Publishing, file: Path) -> None:
-    """Keep what the output's files are, before they get their names: see `_again`."""
-    facts = {str(target): _facts(part) for part, target in event.files.items()}
-    part = file.with_suffix(".part")
-    try:
-        part.write_text(json.dumps(facts), encoding="utf-8")
-        to_disk(part)
-        os.replace(part, file)
-        to_disk(file.parent)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(file)) from error
-
-
-def _facts(file: Path) -> list[int]:
-    known = file.stat()
-    return [known.st_size, known.st_mtime_ns]
-
-
-def _again(wanted: request.Request, remembered: Path) -> request.Request:
+def _again(wanted: request.Request, folder: Path) -> request.Request:
     """Let a job write over what it wrote itself, before somebody could hear that it was done."""
-    try:
-        facts = json.loads(remembered.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return wanted
-    there = {file: _facts(Path(file)) for file in facts if Path(file).exists()}
-    ours = bool(there) and all(facts[file] == known for file, known in there.items())
-    return replace(wanted, overwrite=True) if ours else wanted
-
-
-# ------------------------------------------------------------------------------------------- logs
-
-
-class _JsonLines(logging.Formatter):
-    """A record as a line of JSON: time, level, what, and what was said with it."""
-
-    _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "taskName"}
-
-    def format(self, record: logging.LogRecord) -> str:
-        told: dict[str, Any] = {
-            "time": round(record.created, 3),
-            "level": record.levelname.lower(),
-            "what": record.getMessage(),
-        }
-        told |= {name: own for name, own in vars(record).items() if name not in self._USUAL}
-        if record.exc_info:
-            told["trace"] = self.formatException(record.exc_info)
-        return json.dumps(told, default=str, ensure_ascii=False)
-
-
-@contextmanager
-def _logged(file: Path) -> Generator[None]:
-    """Write what is logged into a job's log; where that cannot be, the job is done all the same."""
-    handler: logging.Handler = logging.NullHandler()
-    with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(file, encoding="utf-8")
-    handler.setFormatter(_JsonLines())
-    root = logging.getLogger()
-    root.addHandler(handler)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        handler.close()
+    return replace(wanted, overwrite=True) if published.all_ours(folder) else wanted
 
 
 # ---------------------------------------------------------------------------------------- process

@@ -6,10 +6,12 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from fresco.errors import Cancelled
+
+if TYPE_CHECKING:  # a command that only waits for the server stops by the same token
+    from torch import Tensor, nn
 
 
 class CancelToken:

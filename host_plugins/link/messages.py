@@ -101,7 +101,10 @@ class Keyframe(Message):
 
 @_message
 class File(Message):
-    """A file that a job made. role: output, keyframe, report, sheet or log; size in bytes."""
+    """A file that a job made. role: output, keyframe, report, sheet or log; size in bytes.
+
+    intact: it is as the job wrote it, as far as size and time tell
+    """
 
     name: str
     role: str
@@ -109,6 +112,7 @@ class File(Message):
     sha256: str = ""
     path: str = ""
     frame: int | None = None
+    intact: bool = True
 
 
 # ------------------------------------------------------------------------------------------ events
@@ -205,7 +209,10 @@ class Nothing(Message):
 
 @_message
 class Welcome(Message):
-    """The server. limits: as `wire.Limits`; roots: folders that files may be in; none: any."""
+    """The server. limits: as `wire.Limits`; roots: folders that files may be in; none: any.
+
+    workers: `device` and `threads` of each, as the server was told
+    """
 
     minor: int
     server: str
@@ -213,6 +220,7 @@ class Welcome(Message):
     limits: Table = _table()
     owner: str = ""
     roots: tuple[str, ...] = ()
+    workers: tuple[Table, ...] = ()
 
 
 @_message

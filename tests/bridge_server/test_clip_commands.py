@@ -1,4 +1,7 @@
-"""The commands that work on clips, as processes of their own and in this one."""
+"""The commands that work on clips, as processes of their own and in this one.
+
+Without a server: `render` with it is in `test_remote`.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ from bridge_server.media.probe import probe
 from tests.bridge_server.reels import pictures, reel
 
 SMALL = ("--size", "64", "--steps", "3", "--keyframes", "every:4", "--cuts", "none")
-RENDER = ("render", "-p", "oil painting", *SMALL, "--device", "cpu", "--threads", "1")
+WISHES = ("-p", "oil painting", *SMALL, "--device", "cpu", "--threads", "1")
+RENDER = ("render", "--local", *WISHES)
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +182,7 @@ def test_a_job_file_says_the_same_and_options_go_before_it(
         'keyframes = "every:4"\ncuts = "none"\noutput = "out.mp4"\n'
     )
     place = ("--device", "cpu", "--threads", "1")
-    result = run("render", tmp_path / "job.toml", "-p", "oil painting", *place, "--json")
+    result = run("render", "--local", tmp_path / "job.toml", "-p", "oil painting", *place, "--json")
 
     assert result.exit_code == 0, result.output
     assert (tmp_path / "out.mp4").read_bytes() == (done / "out.mp4").read_bytes()
@@ -251,7 +255,7 @@ def test_a_contact_sheet(
     done: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(config.STORE, str(done / "store"))
-    result = run("contact-sheet", *RENDER[1:], clip, "-o", tmp_path / "sheet.png")
+    result = run("contact-sheet", *WISHES, clip, "-o", tmp_path / "sheet.png")
 
     assert result.exit_code == 0, result.output
     assert cv2.imread(str(tmp_path / "sheet.png")) is not None
@@ -311,7 +315,8 @@ def test_a_mistake_is_one_clear_line(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = run(*(word.replace("{clip}", str(clip)) for word in words))
+    local = ("--local",) if words[0] == "render" else ()
+    result = run(*(word.replace("{clip}", str(clip)) for word in words), *local)
 
     assert result.exit_code == 1, result.output
     lines = result.stderr.strip().splitlines()

@@ -28,7 +28,7 @@ from fresco.errors import InvalidInput
 from tests.bridge_server.conftest import REPOSITORY, WEIGHTS
 from tests.bridge_server.hub_server import HubServer
 
-AREAS = ["versions", "devices", "codecs", "models", "connections", "panel", "disk"]
+AREAS = ["versions", "devices", "codecs", "models", "connections", "server", "panel", "disk"]
 GIB = 2**30
 POSIX = pytest.mark.skipif(os.name != "posix", reason="of POSIX only")
 

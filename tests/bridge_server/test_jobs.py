@@ -327,3 +327,28 @@ class AnyOrder(RuleBasedStateMachine):
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+
+
+def test_what_is_old_is_let_go_of_and_nothing_that_is_under_way(desk: Desk) -> None:
+    for job in ("done", "waits"):
+        desk.submit(job)
+    desk.do(lambda: desk.jobs.cancel(ME, "done"))
+    desk.do(lambda: desk.jobs.pause(ME, "waits"))
+    day = 24 * 3600.0
+    desk.now += 6 * day
+    assert desk.do(desk.jobs.tidy) == ([], [])
+    assert len(desk.journal.events("done", 0, 200)) == 2
+
+    desk.now += 2 * day
+    assert desk.do(desk.jobs.tidy) == ([], [])
+    told = desk.jobs.replay(ME, Replay(job="done"))
+    assert ([event.seq for event in told.events], told.newest) == ([2], 2)
+    assert len(desk.journal.events("waits", 0, 200)) == 2
+
+    desk.now += 30 * day
+    assert desk.do(desk.jobs.tidy) == (["done"], [])
+    desk.now += 365 * day
+    assert desk.do(desk.jobs.tidy) == ([], ["done"])
+    assert desk.journal.find("done") is None
+    assert desk.journal.events("done", 0, 200) == []
+    assert desk.state("waits") == "paused"
