@@ -71,7 +71,7 @@ def check(request: Request, owner: Owner) -> None:
     """
     for path in _read(request):
         if path.startswith(_UPLOAD):
-            continue
+            raise BridgeError(Code.NOT_FOUND, f"there is no {path} here", "send the file first")
         real = owner.check(path)
         # A pattern's files are looked for when the job runs.
         if not any(mark in real.name for mark in "#%") and not real.exists():

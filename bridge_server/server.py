@@ -11,6 +11,7 @@ import importlib.metadata
 import logging
 import os
 import signal
+import socket
 import sqlite3
 import sys
 import time
@@ -19,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import zmq
 import zmq.asyncio
@@ -31,6 +33,7 @@ from bridge_server.doors import Door, Doors, Wishes, kept_keys
 from bridge_server.forecast import blended
 from bridge_server.jobs import Jobs
 from bridge_server.journal import Journal, Row
+from bridge_server.loopback import Line, Loopback
 from bridge_server.outbox import Outbox
 from bridge_server.request import from_table
 from bridge_server.supervisor import Post, Running, Supervisor
@@ -44,6 +47,8 @@ T = TypeVar("T")
 
 #: Requests per second of one client, and how many it may have in store.
 _RATE, _BURST = 400.0, 1200.0
+#: Bytes of a header that count as one request more: a large one takes longer to read.
+_WEIGHT = 2048
 #: Requests of one client that are being answered at once; clients that are remembered.
 _AT_ONCE, _PEERS = 64, 512
 #: Seconds between looks at what waits for slow clients; between tries to write the journal.
@@ -57,19 +62,22 @@ class Peer:
     """A connection, and who it belongs to. wanted: what it has subscribed to."""
 
     owner: Owner
-    outbox: Outbox
+    outbox: Outbox | Line
     wanted: Subscribe | None = None
     running: int = 0
     seen: float = 0.0
     allowance: float = _BURST
 
-    def allowed(self, now: float) -> bool:
-        """Count a request; whether it is not one too many (a token bucket)."""
+    def allowed(self, now: float, header: int = 0) -> bool:
+        """Count a request; whether it is not one too many (a token bucket).
+
+        header: its bytes
+        """
         self.allowance = min(_BURST, self.allowance + (now - self.seen) * _RATE)
         self.seen = now
         if self.allowance < 1:
             return False
-        self.allowance -= 1
+        self.allowance -= 1 + header / _WEIGHT
         return True
 
 
@@ -97,6 +105,7 @@ class Server:
     _files: ThreadPoolExecutor = field(init=False)
     queued: int = 0
     _idle_end: bool = False
+    _loopback: Loopback | None = None
     _pictures: dict[tuple[str, int], bytes] = field(default_factory=dict[tuple[str, int], bytes])
 
     async def run(self, ready: Callable[[endpoint.Endpoint], None] = lambda _at: None) -> None:
@@ -117,7 +126,8 @@ class Server:
         await self.journalled(self.jobs.recover)
         self.queued = await self.journalled(lambda: journal.count("queued"))
         context = zmq.asyncio.Context()
-        self.doors = Doors(self.wishes, kept_keys(self.state / "keys.json"))
+        keys = kept_keys(self.state / "keys.json")
+        self.doors = Doors(self.wishes, keys, self.state / "shared")
         at = self.doors.start(context, self.folder, importlib.metadata.version("fresco-bridge"))
         endpoint.write(at, self.folder)
         try:
@@ -125,6 +135,8 @@ class Server:
             self._spawn(self._flush())
             for number, door in enumerate(self.doors.open):
                 self._spawn(self._receive(number, door))
+            if self.doors.plain is not None:
+                await self._open_loopback(self.doors.plain)
             ready(at)
             await self._stop.wait()
         finally:
@@ -148,6 +160,8 @@ class Server:
         self._broadcast(Event(event="server", transient=True, time=time.time(),
                               data={"state": "stopping"}))  # fmt: skip
         await asyncio.sleep(_FAREWELL)
+        if self._loopback is not None:
+            await self._loopback.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -202,16 +216,32 @@ class Server:
             frames: list[zmq.Frame] = await door.socket.recv_multipart(copy=False)
             identity = frames[0].bytes
             if len(frames) > 1:
-                self._on_frames(door, self._peer(number, door, identity, frames[-1]), frames[1:])
+                peer = self._peer((number, identity), door, frames[-1])
+                self._on_frames(peer, [frame.buffer for frame in frames[1:]])
 
-    def _peer(self, number: int, door: Door, identity: bytes, last: zmq.Frame) -> Peer:
-        key = number, identity
+    def _peer(self, key: tuple[int, bytes], door: Door, last: zmq.Frame) -> Peer:
         peer = self._peers.get(key)
         if peer is None:
             self._forget_idle()
-            outbox = Outbox(door.socket, identity)
+            outbox = Outbox(door.socket, key[1])
             peer = self._peers[key] = Peer(self.doors.owner(door, last), outbox)
         return peer
+
+    async def _open_loopback(self, listener: socket.socket) -> None:
+        """Let clients in that have no CURVE. What a connection may do is counted with it."""
+        peers: WeakKeyDictionary[Line, Peer] = WeakKeyDictionary()
+
+        def on_message(line: Line, frames: list[Buffer]) -> None:
+            peer = peers.get(line)
+            if peer is None:
+                peer = peers[line] = Peer(self.doors.owner(None, None), line)
+            self._on_frames(peer, frames, operations.needs_trust)
+
+        def refuse(id_: str, error: BridgeError) -> list[Buffer]:
+            return wire.write_answer(Answer(id_, self.session, error=error))
+
+        self._loopback = Loopback(listener, self.doors.trusts, on_message, refuse)
+        await self._loopback.start()
 
     def _forget_idle(self) -> None:
         """Forget connections that ended; of too many the longest silent."""
@@ -222,20 +252,25 @@ class Server:
             idle = [key for key, peer in self._peers.items() if not peer.running]
             del self._peers[min(idle or self._peers, key=lambda key: self._peers[key].seen)]
 
-    def _on_frames(self, door: Door, peer: Peer, frames: list[zmq.Frame]) -> None:
-        """Read a request, and begin to answer it."""
-        buffers: list[Buffer] = [frame.buffer for frame in frames]
+    def _on_frames(
+        self, peer: Peer, buffers: list[Buffer], denied: Callable[[str], bool] = lambda _op: False
+    ) -> None:
+        """Read a request, and begin to answer it.
+
+        denied: operations that are not possible where it came in
+        """
+        small = wire.size(buffers[0]) <= _WEIGHT
         try:
-            if not peer.allowed(time.monotonic()):
+            if not peer.allowed(time.monotonic(), wire.size(buffers[0])):
                 raise BridgeError(Code.BUSY, "too many requests", "ask less often")
             call = wire.read_call(buffers)
-            self.doors.check_token(door, call.token)
-            if door.kind == "loopback" and operations.needs_trust(call.op):
+            if denied(call.op):
                 raise BridgeError(Code.FORBIDDEN, f"{call.op} is not possible on this endpoint")
             if peer.running >= _AT_ONCE:
                 raise BridgeError(Code.BUSY, "too many requests at once", "wait for replies")
         except BridgeError as error:
-            id_ = "" if error.code is Code.BUSY else wire.request_id(buffers)
+            # Who asks too often is not also given the time to have long requests read.
+            id_ = wire.request_id(buffers) if small or error.code is not Code.BUSY else ""
             self._answer(peer, Answer(id_, self.session, error=error))
             return
         peer.running += 1
