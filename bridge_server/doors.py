@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import json
 import os
+import re
 import secrets
 import socket
 import sys
@@ -108,6 +109,11 @@ class Doors:
             self.plain = socket.create_server(("127.0.0.1", 0))
         return self._endpoint(version)
 
+    @property
+    def abroad(self) -> str:
+        """The address for other machines; empty if there is none."""
+        return next((door.address for door in self.open if door.kind == "curve"), "")
+
     def stop(self) -> None:
         """Close the sockets. What waits in them has half a second to leave."""
         for door in self.open:
@@ -137,7 +143,7 @@ class Doors:
         """Return an owner by the name that its jobs have."""
         if owner == LOCAL:
             return Owner(LOCAL, self.wishes.roots)
-        return Owner(owner, self.wishes.roots or (self.shared,))
+        return Owner(owner, self.wishes.roots or (self.shared.resolve(),))
 
     def trusts(self, header: bytes) -> bool:
         """Whether a request at the loopback endpoint shows the token."""
@@ -145,6 +151,12 @@ class Doors:
         return hmac.compare_digest(shown.encode(), self.token.encode())
 
     def _curve(self, context: zmq.asyncio.Context, address: str) -> Door:
+        match = re.fullmatch(r"tcp://[^/]+:(\*|\d{1,5})", address)
+        # libzmq takes port 65537 for 1.
+        if match is None or (match[1] != "*" and int(match[1]) > 65535):
+            raise BridgeError(
+                Code.INVALID, f"{address!r} is no address", "write it as tcp://0.0.0.0:7420"
+            )
         return _bound(context, "curve", address, self.keys)
 
     def _endpoint(self, version: str) -> Endpoint:
@@ -173,13 +185,18 @@ class Doors:
 def kept_keys(file: Path) -> tuple[bytes, bytes]:
     """Read the server's CURVE keys, public and secret; make them at the first time.
 
-    They stay, because other machines know the public one.
+    They stay, because other machines know the public one. A file that holds none is written anew.
     """
-    with suppress(OSError, ValueError, KeyError):
+    with suppress(BridgeError, OSError, ValueError, KeyError, TypeError, AttributeError):
         told = json.loads(file.read_text(encoding="ascii"))
-        return told["public"].encode(), told["secret"].encode()
+        public, secret = told["public"].encode(), told["secret"].encode()
+        check_keys([told["public"], told["secret"]])
+        if zmq.curve_public(secret) == public:
+            file.chmod(0o600)
+            return public, secret
     public, secret = zmq.curve_keypair()
     part = file.with_suffix(f".{os.getpid()}")
+    part.unlink(missing_ok=True)
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w", encoding="ascii") as out:
         json.dump({"public": public.decode(), "secret": secret.decode()}, out)
@@ -225,7 +242,7 @@ def _bound(
         made.zap_domain = _DOMAIN
     try:
         made.bind(address)
-    except zmq.ZMQError as error:
+    except (zmq.ZMQError, OverflowError) as error:
         made.close()
         raise BridgeError(
             Code.UNAVAILABLE, f"{address} cannot be listened at: {error}", "choose another address"

@@ -11,9 +11,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from bridge_server import catalogue, descriptor, library, looks
+from bridge_server import access, catalogue, descriptor, library, looks
 from bridge_server.catalogue import Entry
-from bridge_server.jobs import info
+from bridge_server.jobs import info, wanted_of
 from bridge_server.journal import Row
 from bridge_server.licences import needs_acceptance
 from fresco.errors import FrescoError, MissingWeights
@@ -60,25 +60,34 @@ async def answer(server: Server, peer: Peer, call: wire.Call) -> Reply:
 
 
 async def _changed(server: Server, peer: Peer, call: wire.Call, asked: Any) -> Mapping[str, Any]:
-    """Change a job; if it is at a worker, that is told first, because it takes a moment."""
-    wish, running = _WISHES.get(call.op, ""), server.supervisor.find(asked.job)
-    if call.op == "cancel" and running is not None and peer.owner.sees(running.owner):
-        server.supervisor.stop_job(asked.job, wish)
-
-    def change() -> tuple[Mapping[str, Any], bool]:
-        fresh = False
-
-        def do() -> Mapping[str, Any]:
-            nonlocal fresh
-            fresh = True
-            return info(_CHANGES[call.op](server.jobs, peer.owner, asked)).table()
-
-        return server.jobs.once(call.session, f"{call.op} {call.id}", do), fresh
-
-    told, fresh = await server.journalled(change)
-    if wish and fresh and told["state"] == "running":
+    """Change a job, once for each request; then tell its worker, if it is at one."""
+    # Ids are made by clients: one owner's must not open the replies to another.
+    whose, what = f"{peer.owner.name} {call.session}", f"{call.op} {call.id}"
+    kept = await server.journalled(lambda: server.jobs.kept(whose, what))
+    if kept is not None:
+        return kept
+    try:
+        await _check_painted(server, peer, asked)
+        told = await server.journalled(
+            lambda: server.jobs.once(
+                whose, what, lambda: info(_CHANGES[call.op](server.jobs, peer.owner, asked)).table()
+            )
+        )
+    except BridgeError as error:
+        refusal = error
+        await server.journalled(lambda: server.jobs.keep_refusal(whose, what, refusal))
+        raise
+    wish = _WISHES.get(call.op, "")
+    if wish and told["state"] == "running":
         server.supervisor.stop_job(asked.job, wish)
     return told
+
+
+async def _check_painted(server: Server, peer: Peer, asked: Any) -> None:
+    """Look at the picture of an edit, if it has one. Raises BridgeError: see `check_read`."""
+    if isinstance(asked, messages.Edit) and asked.what == "painted" and asked.value:
+        value = asked.value
+        await server.in_thread(lambda: access.check_read(value, peer.owner))
 
 
 _CHANGES: Mapping[str, Callable[[Any, Any, Any], Row]] = {
@@ -122,7 +131,11 @@ async def _describe(server: Server, _peer: Peer, _asked: Message) -> messages.De
 
 
 async def _submit(server: Server, peer: Peer, asked: messages.Submit) -> JobInfo:
-    row = await server.journalled(lambda: server.jobs.submit(peer.owner, asked))
+    wanted = await server.in_thread(lambda: wanted_of(asked))
+    row = await server.journalled(lambda: server.jobs.known(peer.owner, asked.job, wanted))
+    if row is None:
+        await server.in_thread(lambda: access.check(wanted, peer.owner))
+        row = await server.journalled(lambda: server.jobs.submit(peer.owner, asked, checked=True))
     return _now(server, row)
 
 

@@ -18,16 +18,17 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 import zmq
 import zmq.asyncio
 from filelock import FileLock, Timeout
 
-from bridge_server import config, failures, operations, pipe
-from bridge_server.access import Owner, placed
+from bridge_server import access, config, failures, operations, pipe
+from bridge_server.access import Owner
 from bridge_server.config import Config
 from bridge_server.doors import Door, Doors, Wishes, kept_keys
 from bridge_server.forecast import blended
@@ -44,6 +45,8 @@ from host_plugins.link.wire import Answer, Buffer, Notice
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+#: Is told that a server can be reached: where, from other machines (or empty), and its public key.
+Ready: TypeAlias = Callable[[endpoint.Endpoint, str, str], None]
 
 #: Requests per second of one client, and how many it may have in store.
 _RATE, _BURST = 400.0, 1200.0
@@ -117,7 +120,8 @@ class Server:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._journal = ThreadPoolExecutor(1, "journal")
         self._files = ThreadPoolExecutor(4, "files")
-        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (self.state, self.state / "shared"):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         journal = await self._in(
             self._journal, lambda: Journal(self.state / "journal.sqlite", self._tell)
         )
@@ -374,12 +378,24 @@ class _Ledger:
         self._seq: dict[str, int] = {}
 
     async def next(self) -> tuple[Row, dict[str, Any], Path] | None:
-        row = await self._server.persisted(self._server.jobs.next)
-        if row is None:
-            return None
-        self._seq[row.id] = row.seq
-        wanted = placed(from_table(row.request), {})
-        return row, wanted.table(), self._server.state / "jobs" / row.id
+        server = self._server
+        while (row := await server.persisted(server.jobs.next)) is not None:
+            self._seq[row.id] = row.seq
+            try:
+                wanted = await server.in_thread(partial(self._placed, row))
+            except Exception as error:  # the worker must get its next job, whatever this one is
+                change = partial(server.jobs.failed, row.id, failures.told(error))
+                self._seq[row.id] = (await server.persisted(change)).seq
+                continue
+            return row, wanted, server.state / "jobs" / row.id
+        return None
+
+    def _placed(self, row: Row) -> dict[str, Any]:
+        """The request as the worker is given it, its files looked at once more."""
+        wanted, owner = from_table(row.request), self._server.doors.named(row.owner)
+        if owner.bound:
+            access.check(wanted, owner)
+        return access.placed(wanted, owner, {}).table()
 
     async def speeds(self) -> dict[str, tuple[float, float]]:
         return await self._server.persisted(self._server.jobs.journal.speeds)
@@ -401,6 +417,9 @@ class _Ledger:
         else:
             change = self._change(running, message)
             await server.persisted(change)
+            if what == "ended" and running.wish in ("cancelled", "paused"):
+                # Perhaps it was said when the end was already on its way.
+                await server.persisted(partial(jobs.wished, job, running.wish))
             row = await server.persisted(lambda: jobs.journal.find(job))
             self._seq[job] = row.seq if row is not None else 0
             if what == "ended":
@@ -464,7 +483,7 @@ def state_folder(settings: Config) -> Path:
 def serve(
     wishes: Wishes,
     posts: Sequence[Post],
-    ready: Callable[[endpoint.Endpoint], None] = lambda _at: None,
+    ready: Ready = lambda _at, _abroad, _key: None,
 ) -> None:
     """Run a server in this process until it is told to stop, or gets SIGTERM or SIGINT.
 
@@ -492,14 +511,14 @@ def serve(
         lock.release()
 
 
-async def _until_signal(server: Server, ready: Callable[[endpoint.Endpoint], None]) -> None:
+async def _until_signal(server: Server, ready: Ready) -> None:
     def end(_number: int, _frame: object) -> None:
         server.stop()
 
     def ready_to_stop(at: endpoint.Endpoint) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, end)
-        ready(at)
+        ready(at, server.doors.abroad, server.doors.keys[0].decode())
 
     await server.run(ready_to_stop)
 

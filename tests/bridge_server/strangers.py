@@ -178,11 +178,17 @@ class Stranger:
 
     def send(self, header: Table, payloads: Sequence[bytes] = ()) -> None:
         """Send a header as it is; raises ``Away``."""
-        self._connected().send_multipart([packed(header), *payloads])
+        self.send_frames([packed(header), *payloads])
 
     def send_frames(self, frames: Sequence[bytes]) -> None:
-        """Send what may be no message of the protocol."""
-        self._connected().send_multipart(frames)
+        """Send what may be no message of the protocol; raises ``Away``.
+
+        A socket whose key was refused never connects again: it would wait for ever.
+        """
+        socket = self._connected()
+        if not socket.poll(1000, zmq.POLLOUT):
+            raise Away("nothing can be sent")
+        socket.send_multipart(frames)
 
     def envelope(self, op: str, id_: str = "", **fields: Any) -> Table:
         id_ = id_ or uuid.uuid4().hex
