@@ -19,9 +19,10 @@ from host_plugins.link.errors import BridgeError, Code
 
 #: The user who runs the server.
 LOCAL = "local"
-_UPLOAD = "upload:"
 #: Suffixes of files that may be one of a sequence.
 _IMAGES = (".png", ".tif", ".tiff", ".exr")
+#: Before the id of an upload, where a request names files.
+UPLOAD = "upload:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +81,14 @@ def check(request: Request, owner: Owner) -> None:
             (invalid); one would be written over its source (invalid).
     """
     for path in _read(request):
-        if path.startswith(_UPLOAD):
-            raise BridgeError(Code.NOT_FOUND, f"there is no {path} here", "send the file first")
-        check_read(path, owner)
+        if not path.startswith(UPLOAD):
+            check_read(path, owner)
     if owner.bound:
         for name in filter(library.is_path, _models(request)):
             owner.check(name)
     if request.output:
         output = owner.check(request.output)
-        if any(not path.startswith(_UPLOAD) and owner.check(path) == output
+        if any(not path.startswith(UPLOAD) and owner.check(path) == output
                for path in _read(request)):  # fmt: skip
             raise BridgeError(
                 Code.INVALID, f"output: {output} is a source", "choose another name for the result"
@@ -153,26 +153,25 @@ def _read(request: Request) -> Iterator[str]:
 
 
 def uploads(request: Request) -> set[str]:
-    """Return the ids of the uploads that a request names."""
-    return {path.removeprefix(_UPLOAD) for path in _read(request) if path.startswith(_UPLOAD)}
+    """Return the uploads that a request names, as ``upload:ID``."""
+    return {path for path in _read(request) if path.startswith(UPLOAD)}
 
 
 def placed(request: Request, owner: Owner, files: dict[str, Path]) -> Request:
     """Return `request` as the worker is given it.
 
-    In place of uploads, by their ids, are their files; in place of paths of an owner who is bound
-    to folders is where they really are.
+    In place of uploads are their files; in place of paths of an owner who is bound to folders is
+    where they really are.
 
     Raises:
         BridgeError: see `Owner.check`; there is no such upload (not_found).
     """
 
     def at(path: str) -> str:
-        if path.startswith(_UPLOAD):
-            file = files.get(path.removeprefix(_UPLOAD))
-            if file is None:
+        if path.startswith(UPLOAD):
+            if path not in files:
                 raise BridgeError(Code.NOT_FOUND, f"there is no {path} here", "send the file first")
-            return str(file)
+            return str(files[path])
         return str(owner.check(path)) if path and owner.bound else path
 
     return replace(

@@ -181,7 +181,8 @@ def contact_sheet(
         job = _settled(wanted, device, threads, cancel)
         outcome = _rendered(job, watch, cancel)
     pictures.save(sheet(job, outcome), file, wanted.overwrite)
-    _said({"event": "done", "sheet": str(file)}, f"{file}", as_json)
+    facts = {"event": "done", "sheet": str(file), **_model(job)}
+    _said(facts, f"{file}{_styled_by(job)}", as_json)
 
 
 def propose_keyframes(
@@ -378,9 +379,10 @@ def _told(job: Job, outcome: Outcome, as_json: bool) -> None:
     report = outcome.report
     if report is None:
         files = export(outcome, _keyframe_folder(job))
-        text = "\n".join(f"keyframe {number}: {file}" for number, file in files.items())
+        lines = [f"keyframe {number}: {file}" for number, file in files.items()]
+        lines.append(f"{len(files)} keyframes{_styled_by(job)}")
         facts = {number: str(file) for number, file in files.items()}
-        _said({"event": "done", "keyframes": facts}, text, as_json)
+        _said({"event": "done", "keyframes": facts, **_model(job)}, "\n".join(lines), as_json)
         return
     rows = [
         {"name": row.name, "source": row.source, "result": row.result, "state": row.state.value}
@@ -388,9 +390,23 @@ def _told(job: Job, outcome: Outcome, as_json: bool) -> None:
     ]
     changed = [str(row) for row in report.rows if row.state.value != "kept"]
     text = "\n".join(
-        [f"{job.output}: {len(job.span)} frames, verified against the source", *changed]
+        [
+            f"{job.output}: {len(job.span)} frames{_styled_by(job)}, verified against the source",
+            *changed,
+        ]
     )
-    _said({"event": "done", "output": str(job.output), "report": rows}, text, as_json)
+    facts = {"event": "done", "output": str(job.output), "report": rows, **_model(job)}
+    _said(facts, text, as_json)
+
+
+def _styled_by(job: Job) -> str:
+    """What the pictures are the work of, to be said behind them."""
+    return f", styled by {job.title}" if job.model else ""
+
+
+def _model(job: Job) -> dict[str, Any]:
+    """The same for programs."""
+    return {"model": job.model or None, "draft": job.draft}
 
 
 def _said(facts: dict[str, Any], text: str, as_json: bool) -> None:

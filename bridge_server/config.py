@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,10 +24,13 @@ HUB = "https://huggingface.co"
 HOME = "FRESCO_BRIDGE_HOME"
 #: The folder of results.
 STORE = "FRESCO_BRIDGE_STORE"
+#: How much it may hold; beats `store_budget` in config.toml.
+BUDGET = "FRESCO_BRIDGE_STORE_BUDGET"
 #: Each beats the setting of the same name in config.toml.
 FOLDER, MIRROR, OFFLINE = "FRESCO_BRIDGE_MODELS", "FRESCO_BRIDGE_MIRROR", "FRESCO_BRIDGE_OFFLINE"
 
 _TRUE, _FALSE = {"1", "on", "yes", "true"}, {"0", "off", "no", "false", ""}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt]?)b|([kmgt])ib)?", re.IGNORECASE | re.ASCII)
 #: Of each table its settings: type, and what to write.
 _SETTINGS: Mapping[str, Mapping[str, tuple[Any, str]]] = {
     "models": {
@@ -74,6 +79,7 @@ class Config:
     settings_file, catalogue_file: config.toml and the user's models.toml; they need not exist
     lock_file: what was downloaded, and its hashes
     store: results of jobs, each under a key of what it was made from
+    store_budget: bytes that they may take; None: see `store.allowance`
     folder: the models, in the layout of the Hugging Face cache
     endpoint: where downloads come from
     sends_token: whether the user's Hugging Face token goes there: never to a mirror
@@ -91,6 +97,7 @@ class Config:
     offline: bool = True
     forbidden: str = ""
     server: ServerSettings = field(default_factory=ServerSettings)
+    store_budget: int | None = None
 
     def through(self, mirror: str) -> Config:
         """Return these settings with downloads from `mirror`.
@@ -131,6 +138,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
             "",
         ),
         server=_server(_table(document, "server", settings_file), settings_file),
+        store_budget=_budget(document, settings_file, environ),
     )
 
 
@@ -152,12 +160,11 @@ def _store(environ: Mapping[str, str]) -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
+        return tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
     except FileNotFoundError:
         return {}
     except (TOMLKitError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path} is not TOML: {error}") from error
-    return document
 
 
 def _table(document: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
@@ -205,6 +212,30 @@ def _server(table: dict[str, Any], path: Path) -> ServerSettings:
         "devices": tuple(table.get("devices", ())),
     }
     return ServerSettings(**{**table, **lists})
+
+
+def _budget(document: Mapping[str, Any], path: Path, environ: Mapping[str, str]) -> int | None:
+    if told := environ.get(BUDGET):
+        return parse_size(told, BUDGET)
+    if "store_budget" in document:
+        return parse_size(document["store_budget"], f"{path}, store_budget")
+    return None
+
+
+def parse_size(told: Any, where: str) -> int:
+    """Read a count of bytes: 20000000000, "20 GB" (powers of 1000) or "20 GiB" (of 1024).
+
+    where: what it is a setting of, for the message
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    found = _SIZE.fullmatch(str(told).strip())
+    if found is None or isinstance(told, bool) or not isinstance(told, str | int):
+        raise InvalidInput(f'{where}: {told!r} is no size; write "20 GB", or a number of bytes.')
+    number, decimal, binary = found.groups(default="")
+    power = " kmgt".index((decimal or binary).lower() or " ")
+    return int(Fraction(number) * (1024 if binary else 1000) ** power)
 
 
 def _endpoint(

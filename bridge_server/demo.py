@@ -51,7 +51,7 @@ def _page(job: Job, outcome: Outcome, seconds: float) -> page.Page:
     assert outcome.report is not None, "it was rendered to the end"
     size = job.size
     facts = {
-        "model": job.model,
+        "model": job.title,
         "steps": str(job.settings.steps),
         "guidance": f"{job.settings.guidance_scale:g}",
         "strength": f"{job.strength:g}",

@@ -65,7 +65,8 @@ class Job:
     span: its frames that are wanted, handles included
     output: the file to write
     spec: the model, as files of this machine; None where every keyframe is painted
-    model: what the model is called, for people
+    model: what the catalogue calls the model; empty where every keyframe is painted
+    draft: whether that is the draft model, whose pictures are for trying the program
     source: a word for the clip's content (`identity`)
     beside: the mask, the subject and the controls' maps, by their fields' names and numbers
     notes: what the user should know before the work
@@ -84,7 +85,13 @@ class Job:
     environment: Environment
     source: str
     beside: Mapping[str, Clip]
+    draft: bool = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The model as people are told of it: nobody is to take the draft for the real thing."""
+        return f"{self.model} (draft)" if self.draft else self.model
 
     @property
     def hdr(self) -> Hdr:
@@ -134,8 +141,11 @@ def settle(
     environment: Environment,
     config: Config | None = None,
     cancel: CancelToken | None = None,
+    folder: Path | None = None,
 ) -> Job:
     """Decide what `request` left open, and check all that can be checked before the work.
+
+    folder: for the result of a request that names none; beside the source where None
 
     Raises:
         UnreadableMedia, UnsupportedMedia, NotWritten: the clip, or the file to write.
@@ -153,10 +163,11 @@ def settle(
         request=request,
         clip=clip,
         span=span,
-        output=_output(request, clip),
+        output=_output(request, clip, folder),
         size=WorkSize.of(clip, short),
         spec=model.spec if model else None,
-        model=model.title if model else "",
+        model=request.model if model else "",
+        draft=model.draft if model else False,
         controls=model.controls if model else (),
         settings=model.settings if model else _METHOD,
         strength=model.strength if model else _STRENGTH,
@@ -225,13 +236,13 @@ def _missing_handles(clip: Clip, request: Request) -> Iterator[str]:
         )
 
 
-def _output(request: Request, clip: Clip) -> Path:
-    """Where the result goes: beside the source if nothing is said."""
+def _output(request: Request, clip: Clip, folder: Path | None) -> Path:
+    """Where the result goes: into `folder`, or beside the source, if nothing is said."""
     if request.output:
         return Path(request.output)
     profile = profiles.named(request.codec) if request.codec else profiles.default(clip)
     suffix = profiles.suffix(clip, profile)
-    source = clip.path
+    source = clip.path if folder is None else folder / clip.path.name
     if profile.images:
         # Into a folder of its own: two sequences in one would be hard to tell apart.
         beside, name = (
@@ -272,7 +283,11 @@ class _Model:
         self.settings = replace(self.settings, **request.method.said())
         self.strength = _first(request.strength, best.strength, _STRENGTH)
         self.short: int = best.size or _SIZES[self.family]
-        self.title = f"{request.model} (draft)" if self._is_draft() else request.model
+
+    @property
+    def draft(self) -> bool:
+        """Whether it is the package's own."""
+        return self._entry is not None and self._entry.bundled
 
     @property
     def family(self) -> str:
@@ -280,9 +295,6 @@ class _Model:
             return self._entry.family.value
         place = resolve.resolve(ModelSpec(self._request.model), self._config).base
         return loading.family_of(place).name
-
-    def _is_draft(self) -> bool:
-        return self._entry is not None and self._entry.bundled
 
     def _named(self, controlnets: list[str]) -> ModelSpec:
         request = self._request

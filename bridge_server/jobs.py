@@ -110,6 +110,11 @@ class Jobs:
             found = self.journal.select(where, [self._clock() - _DAY], 4096)
         return Subscription(newest={row.id: row.seq for row in found if owner.sees(row.owner)})
 
+    def unfinished(self) -> list[Row]:
+        """Return all jobs that may go on."""
+        resting = ", ".join(f"'{state}'" for state in AT_REST)
+        return self.journal.select(f"state not in ({resting})")
+
     # ------------------------------------------------------------------------------------ changes
 
     def known(self, owner: Owner, job: str, wanted: Request) -> Row | None:
@@ -134,7 +139,7 @@ class Jobs:
             BridgeError: what is asked for cannot be (invalid, not_found, forbidden, bad_request);
                 the id stands for another job (conflict).
         """
-        wanted = wanted_of(asked)
+        wanted = to_request(asked)
         known = self.known(owner, asked.job, wanted)
         if known is not None:
             return known
@@ -311,11 +316,11 @@ class Jobs:
             self._move(row, "queued", why="the server was started anew")
         return found
 
-    def settled(self, job: str, output: str, notes: list[str]) -> None:
+    def settled(self, job: str, output: str, span: list[int], notes: list[str]) -> None:
         """Keep what a worker found out about a job before the work."""
         row = self._row(job)
-        row.output = output
-        self.journal.put(row, "output")
+        row.output, row.span = output, span
+        self.journal.put(row, "output", "span")
         for text in notes:
             self.note(job, text)
 
@@ -439,7 +444,7 @@ def info(row: Row, whole: bool = False) -> JobInfo:
     return replace(told, request=row.request, keyframes=keyframes)
 
 
-def wanted_of(asked: Submit) -> Request:
+def to_request(asked: Submit) -> Request:
     """Make the request that is asked for.
 
     Raises:

@@ -32,7 +32,7 @@ create table jobs (
     asked text not null, request text not null,
     gate text not null, passed text not null, forecast text not null, failure text not null,
     output text not null, notes text not null, keyframes text not null, report text not null,
-    units text not null, crashes integer not null
+    units text not null, crashes integer not null, span text not null
 );
 create index by_state on jobs (state, priority desc, place);
 create table events (
@@ -61,6 +61,7 @@ class Row:
     keyframes: newest first known state of each keyframe by its frame, as `Keyframe` tables
     report: how the written file compares with its source
     units: keys of the results that it stands on
+    span: the source's frames [first, behind the last], once they are known
     crashes: workers that ended at it since it last came forward
     """
 
@@ -87,12 +88,13 @@ class Row:
     report: list[Table] = field(default_factory=list[Table])
     units: list[str] = field(default_factory=list[str])
     crashes: int = 0
+    span: list[int] = field(default_factory=list[int])
     place: int = 0
 
 
 _COLUMNS = [each.name for each in fields(Row) if each.name != "place"]
 _AS_JSON = frozenset(
-    {"asked", "request", "forecast", "failure", "notes", "keyframes", "report", "units"}
+    {"asked", "request", "forecast", "failure", "notes", "keyframes", "report", "units", "span"}
 )
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bridge_server import access, catalogue, descriptor, library, looks
+from bridge_server.access import UPLOAD, uploads
 from bridge_server.catalogue import Entry
-from bridge_server.jobs import info, wanted_of
+from bridge_server.jobs import info, to_request
 from bridge_server.journal import Row
 from bridge_server.licences import needs_acceptance
 from fresco.errors import FrescoError, MissingWeights
@@ -31,8 +32,9 @@ _TRUSTED = ("events.subscribe", "events.unsubscribe", "events.replay", "shutdown
 _ONCE = frozenset({"cancel", "pause", "resume", "retry", "approve", "edit"})
 #: The state that each gives a job that runs.
 _WISHES = {"cancel": "cancelled", "pause": "paused", "edit": "queued"}
-CAPABILITIES = ("files", "previews", "looks")
-_CHUNK = 1 << 20
+CAPABILITIES = ("files", "uploads", "frames", "previews", "looks")
+#: Bytes of an uploaded or downloaded chunk at most.
+CHUNK = 8 << 20
 
 Reply: TypeAlias = "tuple[Mapping[str, Any], tuple[Buffer, ...]]"
 Handler: TypeAlias = "Callable[[Server, Peer, Any], Awaitable[Message]]"
@@ -50,9 +52,11 @@ async def answer(server: Server, peer: Peer, call: wire.Call) -> Reply:
         BridgeError: there is no such operation (unsupported), or what it says.
     """
     op = OPS.get(call.op)
-    if op is None or (call.op not in _CHANGES and call.op not in HANDLERS):
+    if op is None:
         raise BridgeError(Code.UNSUPPORTED, f"there is no operation {call.op!r} here")
     asked = op.request.from_table(call.fields, call.payloads)
+    if call.op in _ERRANDS:
+        return await _ERRANDS[call.op](server, peer, call)
     if call.op in _CHANGES:
         return await _changed(server, peer, call, asked), ()
     reply = await HANDLERS[call.op](server, peer, asked)
@@ -87,6 +91,8 @@ async def _check_painted(server: Server, peer: Peer, asked: Any) -> None:
     """Look at the picture of an edit, if it has one. Raises BridgeError: see `check_read`."""
     if isinstance(asked, messages.Edit) and asked.what == "painted" and asked.value:
         value = asked.value
+        if value.startswith(UPLOAD):  # said when the job begins
+            return
         await server.in_thread(lambda: access.check_read(value, peer.owner))
 
 
@@ -101,7 +107,7 @@ _CHANGES: Mapping[str, Callable[[Any, Any, Any], Row]] = {
 
 
 async def _hello(_server: Server, peer: Peer, _asked: messages.Hello) -> Welcome:
-    limits = asdict(wire.LIMITS) | {"chunk": _CHUNK}
+    limits = asdict(wire.LIMITS) | {"chunk": CHUNK}
     return Welcome(
         minor=wire.MINOR,
         server=_version(),
@@ -131,12 +137,14 @@ async def _describe(server: Server, _peer: Peer, _asked: Message) -> messages.De
 
 
 async def _submit(server: Server, peer: Peer, asked: messages.Submit) -> JobInfo:
-    wanted = await server.in_thread(lambda: wanted_of(asked))
+    wanted = await server.in_thread(lambda: to_request(asked))
     row = await server.journalled(lambda: server.jobs.known(peer.owner, asked.job, wanted))
     if row is None:
         await server.in_thread(lambda: access.check(wanted, peer.owner))
+        if uploads(wanted):  # before it is a job: else its turn might come first
+            await server.hold(asked.job, peer.owner.name, wanted)
         row = await server.journalled(lambda: server.jobs.submit(peer.owner, asked, checked=True))
-    return _now(server, row)
+    return _live(server, info(row))
 
 
 async def _jobs(server: Server, peer: Peer, asked: messages.Listing) -> messages.JobList:
@@ -175,6 +183,36 @@ async def _result(server: Server, peer: Peer, asked: messages.OfJob) -> Made:
     return Made(job=row.id, state=row.state, files=files, report=tuple(row.report))
 
 
+async def _upload(server: Server, peer: Peer, call: wire.Call) -> Reply:
+    return await server.errands.ask(call.op, peer.owner.name, call.fields, call.payloads)
+
+
+async def _upload_frame(server: Server, peer: Peer, call: wire.Call) -> Reply:
+    answer = await _upload(server, peer, call)
+    await server.look_at_held()
+    return answer
+
+
+async def _download(server: Server, peer: Peer, call: wire.Call) -> Reply:
+    asked = OPS[call.op].request.from_table(call.fields)
+    assert isinstance(asked, messages.OfJob)
+    row = await server.journalled(lambda: server.jobs.find(peer.owner, asked.job))
+    folder = server.state / "jobs" / row.id
+    files = [file.table() for file in await server.in_thread(lambda: made(row, folder))]
+    more = {"files": files, "span": row.span or [0, 0]}
+    return await server.errands.ask(call.op, peer.owner.name, call.fields, more=more)
+
+
+_ERRANDS: Mapping[str, Callable[[Server, Peer, wire.Call], Awaitable[Reply]]] = {
+    "upload.begin": _upload,
+    "upload.chunk": _upload,
+    "upload.end": _upload,
+    "upload.frame": _upload_frame,
+    "download.chunk": _download,
+    "download.frame": _download,
+}
+
+
 async def _models(server: Server, _peer: Peer, _asked: Message) -> Rows:
     return Rows(rows=await server.in_thread(lambda: _model_rows(server)))
 
@@ -208,10 +246,6 @@ HANDLERS: Mapping[str, Handler] = {
     "doctor": _doctor,
     "shutdown": _shutdown,
 }
-
-
-def _now(server: Server, row: Row) -> JobInfo:
-    return _live(server, info(row))
 
 
 def _live(server: Server, told: JobInfo) -> JobInfo:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from bridge_server.job import Job, identity, model_facts
+from bridge_server.media.transfer import is_hdr
 from bridge_server.request import Keyframes, parse_cuts
 from bridge_server.store import key
 from fresco import batches, keyframes, weights
@@ -43,13 +44,35 @@ class Painting:
 Styled: TypeAlias = Record | Painting
 
 
+#: Frames that are measured together: so much is lost where a job is stopped meanwhile.
+PIECE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Measures the frames [start, stop) of the clip, each against the one before.
+
+    since: the first frame to look at: the one before `start`, if that is in the span. One outside
+        may be the damaged frame that the span was chosen to leave out
+    """
+
+    key: str
+    since: int
+    start: int
+    stop: int
+
+
 @dataclass(frozen=True, slots=True)
 class Analyse:
-    """Measures every frame of the span: the error curve, cuts, colours."""
+    """Measures every frame of the span: the error curve, cuts, colours.
+
+    pieces: of the span, in order
+    """
 
     key: str
     start: int
     stop: int
+    pieces: tuple[Measure, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +140,7 @@ class Propagate:
     right: Styled | None
 
 
-Unit: TypeAlias = Analyse | Fit | Bounds | Translate | Redo | Propagate
+Unit: TypeAlias = Measure | Analyse | Fit | Bounds | Translate | Redo | Propagate
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +192,7 @@ def source_facts(job: Job) -> dict[str, Any]:
     return {
         "clip": job.source,
         "rate": str(job.clip.rate),
-        "hdr": job.hdr.value,
+        "hdr": job.hdr.value if is_hdr(job.clip.tags) else None,
         "size": asdict(job.size),
         "environment": job.environment.facts(),
     }
@@ -180,7 +203,14 @@ def analyse(job: Job) -> Analyse:
     start, stop = job.span.start, job.span.stop
     facts = source_facts(job)
     del facts["size"]  # the frames are measured as they are
-    return Analyse(key("analyse", {**facts, "span": [start, stop]}), start, stop)
+    # Pieces begin at round numbers, so that spans that overlap share them.
+    inner = range(start - start % PIECE + PIECE, stop, PIECE)
+    pieces = tuple(
+        Measure(key("measure", {**facts, "frames": [since, *ends]}), since, *ends)
+        for ends in pairwise([start, *inner, stop])
+        for since in (max(start, ends[0] - 1),)
+    )
+    return Analyse(key("analyse", {**facts, "span": [start, stop]}), start, stop, pieces)
 
 
 def fit(job: Job, shots: int) -> Fit:

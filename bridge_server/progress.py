@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TextIO
 
@@ -21,11 +23,21 @@ _WORDS = {
 
 
 class Lines:
-    """A line where a stage begins, and with every tenth of it: for logs and pipes."""
+    """A line where a stage begins, and with every tenth of it: for logs and pipes.
 
-    def __init__(self, out: TextIO | None = None) -> None:
-        self._out = out or sys.stderr
+    A line says how long the stage will still take at its speed so far. What was done before this
+    run is no part of the speed.
+
+    clock: seconds, rising
+    """
+
+    def __init__(
+        self, out: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._out, self._clock = out or sys.stderr, clock
         self._tenths: dict[str, int] = {}
+        #: Of each stage: when this run came to it, and how much of it was done then.
+        self._begun: dict[str, tuple[float, float]] = {}
 
     def __enter__(self) -> Lines:
         return self
@@ -40,14 +52,37 @@ class Lines:
         elif isinstance(event, KeyframeDone):
             self._say(f"keyframe {event.number}: {event.file}")
         elif isinstance(event, Progress) and event.total:
-            tenths = int(10 * event.done / event.total)
-            if tenths > self._tenths.get(event.stage, -1):
-                self._tenths[event.stage] = tenths
-                share = "done" if tenths >= 10 else f"{10 * tenths} %"
-                self._say(f"{_WORDS[event.stage]}: {share}")
+            self._move(event)
+
+    def _move(self, event: Progress) -> None:
+        self._begun.setdefault(event.stage, (self._clock(), event.done))
+        tenths = int(10 * event.done / event.total)
+        if tenths > self._tenths.get(event.stage, -1):
+            self._tenths[event.stage] = tenths
+            share = "done" if tenths >= 10 else f"{10 * tenths} %{self._left(event)}"
+            self._say(f"{_WORDS[event.stage]}: {share}")
+
+    def _left(self, event: Progress) -> str:
+        """How long the stage will still take, in words; empty as long as nothing can be said."""
+        since, before = self._begun[event.stage]
+        made = event.done - before
+        if made <= 0:
+            return ""
+        seconds = (self._clock() - since) / made * (event.total - event.done)
+        return f", about {_duration(seconds)} left"
 
     def _say(self, text: str) -> None:
         print(text, file=self._out, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    """A time as people say it: "40 s", "2 min", "1 h 20 min"."""
+    if seconds < 59.5:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
 
 
 class JsonLines:

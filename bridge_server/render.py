@@ -132,7 +132,7 @@ def sheet(job: Job, outcome: Outcome) -> Image:
         (f"frame {number}, {float(job.clip.seconds(number)):.2f} s", own, outcome.picture(number))
         for number, own in zip(numbers, sources(job, numbers), strict=True)
     )
-    return contact_sheet(rows, f"{job.request.prompt or 'no prompt'}\n{job.model}")
+    return contact_sheet(rows, f"{job.request.prompt or 'no prompt'}\n{job.title}")
 
 
 def export(outcome: Outcome, folder: Path) -> dict[int, Path]:
@@ -158,8 +158,9 @@ def export(outcome: Outcome, folder: Path) -> dict[int, Path]:
 
 
 def _analysed(bench: Bench, unit: Analyse) -> Analysis:
-    total = unit.stop - unit.start
-    bench.begin("analyse", total if bench.store.find(unit.key) else 0, total)
+    found = [unit] if bench.store.sound(unit.key) else unit.pieces
+    done = sum(each.stop - each.start for each in found if bench.store.sound(each.key))
+    bench.begin("analyse", done, unit.stop - unit.start)
     return bench.analysis(unit)
 
 
@@ -182,12 +183,11 @@ def _translate(bench: Bench, plan: Plan) -> None:
     changed = {unit.before.number for unit in plan.redone}
     units = [*plan.translations, *plan.redone]
     sizes = {unit.key: len(_numbers(unit)) for unit in units}
-    done = sum(sizes[unit.key] for unit in units if bench.store.find(unit.key))
-    bench.begin("translate", done, sum(sizes.values()))
+    known = {unit.key for unit in units if bench.store.sound(unit.key)}
+    bench.begin("translate", sum(sizes[key] for key in known), sum(sizes.values()))
     for unit in units:
-        known = bench.store.find(unit.key) is not None
         folder = bench.result(unit)
-        if not known:
+        if unit.key not in known:
             bench.finish(sizes[unit.key])
         for number in _numbers(unit):
             final = not isinstance(unit, Translate) or number not in changed

@@ -7,9 +7,11 @@ one transaction; other files are read in a pool of threads; all computing is don
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
 import logging
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -17,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -28,15 +30,17 @@ import zmq.asyncio
 from filelock import FileLock, Timeout
 
 from bridge_server import access, config, failures, operations, pipe
-from bridge_server.access import Owner
+from bridge_server.access import UPLOAD, Owner, placed, uploads
 from bridge_server.config import Config
 from bridge_server.doors import Door, Doors, Wishes, kept_keys
+from bridge_server.errands import Errands
 from bridge_server.forecast import blended
 from bridge_server.jobs import Jobs
 from bridge_server.journal import Journal, Row
 from bridge_server.loopback import Line, Loopback
 from bridge_server.outbox import Outbox
-from bridge_server.request import from_table
+from bridge_server.request import Request, from_table
+from bridge_server.store import Store, allowance
 from bridge_server.supervisor import Post, Running, Supervisor
 from host_plugins.link import endpoint, wire
 from host_plugins.link.errors import BridgeError, Code
@@ -58,6 +62,10 @@ _AT_ONCE, _PEERS = 64, 512
 _FLUSH, _JOURNAL_AGAIN = 0.02, 1.0
 #: Seconds for which the last replies may leave when the server ends.
 _FAREWELL = 0.2
+#: Seconds between looks at uploads that nobody needs.
+_TEND = 1800.0
+#: Seconds for which a result stays after it was used, whatever the budget.
+_SPARE = 600.0
 
 
 @dataclass(slots=True, eq=False)
@@ -107,6 +115,8 @@ class Server:
     _journal: ThreadPoolExecutor = field(init=False)
     _files: ThreadPoolExecutor = field(init=False)
     queued: int = 0
+    errands: Errands = field(init=False)
+    _held: set[str] = field(default_factory=set[str])
     _idle_end: bool = False
     _loopback: Loopback | None = None
     _pictures: dict[tuple[str, int], bytes] = field(default_factory=dict[tuple[str, int], bytes])
@@ -127,7 +137,9 @@ class Server:
         )
         self.jobs = Jobs(journal)
         self.supervisor = Supervisor(_Ledger(self), self.posts, self.state)
+        self.errands = Errands(self.state / "uploads", operations.CHUNK, self.state)
         await self.journalled(self.jobs.recover)
+        await self._hold()
         self.queued = await self.journalled(lambda: journal.count("queued"))
         context = zmq.asyncio.Context()
         keys = kept_keys(self.state / "keys.json")
@@ -136,6 +148,7 @@ class Server:
         endpoint.write(at, self.folder)
         try:
             self.supervisor.start()
+            self._spawn(self._tend())
             self._spawn(self._flush())
             for number, door in enumerate(self.doors.open):
                 self._spawn(self._receive(number, door))
@@ -170,6 +183,7 @@ class Server:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.supervisor.close()
+        self.errands.close()
         await self._in(self._journal, journal.close)
         self._journal.shutdown()
         self._files.shutdown(cancel_futures=True)
@@ -212,6 +226,90 @@ class Server:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    # ------------------------------------------------------------------------------------ uploads
+
+    def is_ready(self, row: Row) -> bool:
+        """Whether all that a job needs has arrived."""
+        return row.id not in self._held
+
+    async def hold(self, job: str, owner: str, wanted: Request) -> None:
+        """Hold a new job back if frames that it needs have not arrived.
+
+        Raises:
+            BridgeError: an upload that there is not (not_found), or is not complete (wrong_state);
+                frames without an end (invalid).
+        """
+        if await self._missing(owner, wanted):
+            self._held.add(job)
+
+    async def _hold(self) -> None:
+        """Hold back all jobs that name uploads, until they are looked at."""
+        rows = await self.journalled(lambda: self.jobs.journal.select("state = 'queued'"))
+        self._held = {row.id for row in rows if uploads(from_table(row.request))}
+
+    async def look_at_held(self) -> None:
+        """Let jobs come forward whose uploads have arrived; those that never will, fail."""
+        for job in list(self._held):
+            row = await self.journalled(lambda job=job: self.jobs.journal.find(job))
+            try:
+                missing = (
+                    row is not None
+                    and row.state == "queued"
+                    and await self._missing(row.owner, from_table(row.request))
+                )
+            except BridgeError:  # said where the job begins
+                missing = False
+            if not missing:
+                self._held.discard(job)
+                self.supervisor.wake()
+
+    async def _missing(self, owner: str, wanted: Request) -> bool:
+        """Whether a job must still wait for frames."""
+        missing = False
+        for ref in uploads(wanted):
+            found, _ = await self.errands.ask("missing", owner, more=_span(ref, wanted))
+            missing = missing or bool(found["missing"])
+        return missing
+
+    async def arrived(self, row: Row) -> dict[str, Any]:
+        """Return a job's request with files in place of uploads, its paths looked at once more.
+
+        Raises:
+            BridgeError: one is not there (not_found), or not complete (wrong_state); a path is not
+                where it may be any more (forbidden).
+        """
+        wanted = from_table(row.request)
+        files: dict[str, Path] = {}
+        for ref in uploads(wanted):
+            found, _ = await self.errands.ask("source", row.owner, more=_span(ref, wanted))
+            files[ref] = Path(found["path"])
+            if ref == wanted.clip and not wanted.rate and found["rate"]:
+                wanted = replace(wanted, rate=found["rate"])
+        owner = self.doors.named(row.owner)
+        return await self.in_thread(lambda: _placed(wanted, owner, files).table())
+
+    async def _tend(self) -> None:
+        """Look after uploads now and then; those that nobody needs go."""
+        await self.look_at_held()
+        while True:
+            await self._evict()
+            await asyncio.sleep(_TEND)
+            if not (self.state / "uploads").is_dir():
+                continue
+            rows = await self.journalled(self.jobs.unfinished)
+            needed = [[row.owner, ref] for row in rows for ref in uploads(from_table(row.request))]
+            with contextlib.suppress(BridgeError):
+                await self.errands.ask("expire", more={"needed": needed})
+
+    async def _evict(self) -> None:
+        """Bring the store back into its budget; what unfinished jobs stand on stays."""
+        rows = await self.journalled(self.jobs.unfinished)
+        keep = {unit for row in rows for unit in row.units}
+        try:
+            await self.in_thread(lambda: _evicted(self.settings, keep))
+        except OSError as error:
+            log.error("the store cannot be looked after: %s", error)
 
     # ----------------------------------------------------------------------------------- requests
 
@@ -370,6 +468,31 @@ def _concerns(event: Event, owner: str, peer: Peer, wanted: Subscribe) -> bool:
     return not event.transient or event.event in wanted.transient
 
 
+def _evicted(settings: Config, keep: set[str]) -> None:
+    store = Store(settings.store)
+    held = sum(result.size for result in store.results())
+    budget = allowance(settings.store_budget, held, shutil.disk_usage(settings.store).free)
+    if held > budget:
+        done = store.evict(budget, keep, _SPARE)
+        log.info("%d results went out of the store, %d bytes", len(done.keys), done.freed)
+
+
+def _placed(wanted: Request, owner: Owner, files: dict[str, Path]) -> Request:
+    if owner.bound:
+        access.check(wanted, owner)
+    return placed(wanted, owner, files)
+
+
+def _span(ref: str, wanted: Request) -> dict[str, Any]:
+    """An upload, and the frames of it that a request needs."""
+    stop = wanted.stop
+    return {
+        "ref": ref,
+        "start": max(0, wanted.start - wanted.handles),
+        "stop": None if stop is None else stop + wanted.handles,
+    }
+
+
 class _Ledger:
     """What the supervisor asks and tells; see `supervisor.Ledger`."""
 
@@ -377,25 +500,21 @@ class _Ledger:
         self._server = server
         self._seq: dict[str, int] = {}
 
-    async def next(self) -> tuple[Row, dict[str, Any], Path] | None:
+    async def next(self) -> tuple[Row, dict[str, Any], Path, bool] | None:
         server = self._server
-        while (row := await server.persisted(server.jobs.next)) is not None:
+        while (
+            row := await server.persisted(lambda: server.jobs.next(server.is_ready))
+        ) is not None:
             self._seq[row.id] = row.seq
+            uploaded = str(row.request["clip"]).startswith(UPLOAD)
             try:
-                wanted = await server.in_thread(partial(self._placed, row))
+                row.request = await server.arrived(row)
             except Exception as error:  # the worker must get its next job, whatever this one is
                 change = partial(server.jobs.failed, row.id, failures.told(error))
                 self._seq[row.id] = (await server.persisted(change)).seq
                 continue
-            return row, wanted, server.state / "jobs" / row.id
+            return row, row.request, server.state / "jobs" / row.id, uploaded
         return None
-
-    def _placed(self, row: Row) -> dict[str, Any]:
-        """The request as the worker is given it, its files looked at once more."""
-        wanted, owner = from_table(row.request), self._server.doors.named(row.owner)
-        if owner.bound:
-            access.check(wanted, owner)
-        return access.placed(wanted, owner, {}).table()
 
     async def speeds(self) -> dict[str, tuple[float, float]]:
         return await self._server.persisted(self._server.jobs.journal.speeds)
@@ -429,7 +548,7 @@ class _Ledger:
         jobs, job = self._server.jobs, running.job
         what = message["tell"]
         if what == "settled":
-            return lambda: jobs.settled(job, message["output"], message["notes"])
+            return lambda: jobs.settled(job, message["output"], message["span"], message["notes"])
         if what == "planned":
             return lambda: jobs.uses(job, message["units"], forward=False)
         if what == "kept":

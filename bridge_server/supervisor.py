@@ -65,8 +65,11 @@ class Running:
 class Ledger(Protocol):
     """What the supervisor asks and tells the jobs; the server answers, from the disk."""
 
-    async def next(self) -> tuple[Row, dict[str, Any], Path] | None:
-        """Return the job whose turn it is, its request for the worker, and its folder."""
+    async def next(self) -> tuple[Row, dict[str, Any], Path, bool] | None:
+        """Return the job whose turn it is, its request for the worker, and its folder.
+
+        Last: whether its clip was uploaded.
+        """
         ...
 
     async def told(self, running: Running, message: pipe.Message) -> None:
@@ -227,13 +230,16 @@ class Supervisor:
                     continue
             await slot.wake.wait()
 
-    async def _begin(self, slot: _Slot, row: Row, request: dict[str, Any], folder: Path) -> None:
+    async def _begin(
+        self, slot: _Slot, row: Row, request: dict[str, Any], folder: Path, uploaded: bool
+    ) -> None:
         forecast = Forecast({}, {}, self._clock)
         slot.idle = 0.0
         slot.running = running = Running(row.id, row.owner, row.revision, forecast)
         forecast.speeds = await self._ledger.speeds()
         self._send(slot, {"do": "run", "job": row.id, "revision": row.revision,
-                          "request": request, "folder": str(folder)})  # fmt: skip
+                          "request": request, "folder": str(folder),
+                          "uploaded": uploaded})  # fmt: skip
         if running.wish:  # it was stopped meanwhile
             self._send(slot, {"do": "stop", "job": row.id})
 

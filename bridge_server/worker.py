@@ -4,7 +4,8 @@ It is told what to do over its standard input, and tells what happens over its s
 (`pipe`). It computes in its main thread; another one listens, so that it can be stopped at any
 poll. When the server is gone, so is the input, and the worker ends.
 
-Told: {do: "run", job, request, revision, folder}, {do: "stop", job}, {do: "watch", previews}.
+Told: {do: "run", job, request, revision, folder, uploaded}, {do: "stop", job},
+{do: "watch", previews}.
 Tells: {tell: "ready" | "alive" | "settled" | "planned" | "kept" | "progress" | "keyframe" |
 "preview" | "note" | "ended", job, ...}.
 """
@@ -28,7 +29,6 @@ from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -37,6 +37,7 @@ from bridge_server.environment import here
 from bridge_server.footage import resized
 from bridge_server.job import Job, settle
 from bridge_server.media.parts import to_disk
+from bridge_server.processes import be_modest, die_with_parent
 from bridge_server.render import Outcome, render
 from bridge_server.store import Store
 from fresco.callbacks import CancelToken
@@ -68,12 +69,17 @@ class _Polled(CancelToken):
 
 @dataclass(slots=True)
 class _Task:
-    """A job that is to be done. folder: of the job, for its log and what must be remembered."""
+    """A job that is to be done.
+
+    folder: of the job, for its log and what must be remembered
+    uploaded: the clip is the server's, so the result must not be beside it
+    """
 
     job: str
     revision: int
     request: dict[str, Any]
     folder: Path
+    uploaded: bool
     token: _Polled = field(default_factory=_Polled)
 
 
@@ -114,7 +120,11 @@ class Worker:
     def _take(self, message: pipe.Message) -> None:
         if message["do"] == "run":
             task = _Task(
-                message["job"], message["revision"], message["request"], Path(message["folder"])
+                message["job"],
+                message["revision"],
+                message["request"],
+                Path(message["folder"]),
+                message["uploaded"],
             )
             self._task = task  # from now on it can be stopped
             self._tasks.put(task)
@@ -159,9 +169,10 @@ class Worker:
         settings = config.load()
         wanted = _again(request.from_table(task.request), task.folder / _PUBLISHED)
         task.token.check()
-        job = settle(wanted, self._place, settings, task.token)
+        folder = task.folder if task.uploaded else None
+        job = settle(wanted, self._place, settings, task.token, folder)
         self._tell("settled", job=task.job, output=str(job.output), notes=list(job.notes),
-                   work=_work(job))  # fmt: skip
+                   span=[job.span.start, job.span.stop], work=_work(job))  # fmt: skip
         store = Store(settings.store, lambda key: self._tell("kept", job=task.job, unit=key))
         outcome = render(job, store, self._models, lambda event: self._on(task, event), task.token)
         how = "done" if outcome.report is not None else "rested"
@@ -303,30 +314,11 @@ def main() -> None:
     logging.getLogger("bridge_server").setLevel(logging.INFO)
     # Ctrl-C in the server's terminal is the server's to handle.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with_parent()
-    _be_modest()
+    die_with_parent()
+    be_modest()
     told, tells = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not get between the messages
     Worker(told, tells, options.device, options.threads).run()
-
-
-def _die_with_parent(platform: str = sys.platform) -> None:
-    """End with the server, also where it was killed; elsewhere the end of the input says so."""
-    if platform != "linux":
-        return
-    import ctypes
-
-    set_parent_death_signal = 1
-    ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() == 1:  # it was gone before that
-        os._exit(0)
-
-
-def _be_modest() -> None:
-    """Leave the processor to the editor, which has a user in front of it."""
-    lower = psutil.BELOW_NORMAL_PRIORITY_CLASS if os.name == "nt" else 10
-    with suppress(psutil.Error, OSError):
-        psutil.Process().nice(lower)
 
 
 if __name__ == "__main__":

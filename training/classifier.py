@@ -35,7 +35,7 @@ class Classifier(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        widths = (3, 32, 48, 64, 96, 128)
+        widths = (3, 32, 64, 96, 128, 160)
         layers: list[nn.Module] = []
         for depth, (before, after) in enumerate(pairwise(widths)):
             layers += [nn.Conv2d(before, after, 3, 2, 1), nn.BatchNorm2d(after), nn.ReLU()]
@@ -72,13 +72,27 @@ def _batch(
         crops += [picture[label, y : y + SIZE, x : x + SIZE] for label in labels]
     labels = np.arange(len(crops)) % len(NAMES)
     images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+    return _disturb(images, rng).clamp(0, 1), torch.from_numpy(labels)
+
+
+def _disturb(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Softer or sharper, more or less colourful and contrasty, noisy: as painters differ."""
     if rng.uniform() < 0.5:
         size = int(SIZE * rng.uniform(0.5, 0.95))
         small = F.interpolate(images, size=(size, size), mode="area")
         images = F.interpolate(small, size=(SIZE, SIZE), mode="bilinear")
+    soft = F.avg_pool2d(images, 3, 1, 1, count_include_pad=False)
+    images = images + _draw(rng, len(images), 0.0, 0.5) * (images - soft)
+    luma = images.mean(dim=1, keepdim=True)
+    images = luma + (images - luma) * _draw(rng, len(images), 0.85, 1.35)
+    images = (images - 0.5) * _draw(rng, len(images), 0.92, 1.2) + 0.5
     gain = torch.from_numpy(rng.uniform(0.9, 1.1, (len(images), 3, 1, 1))).float()
     noise = torch.from_numpy(rng.standard_normal(images.shape)).float()
-    return (images * gain + 0.03 * rng.uniform() * noise).clamp(0, 1), torch.from_numpy(labels)
+    return images * gain + 0.03 * rng.uniform() * noise
+
+
+def _draw(rng: np.random.Generator, count: int, low: float, high: float) -> torch.Tensor:
+    return torch.from_numpy(rng.uniform(low, high, (count, 1, 1, 1))).float()
 
 
 def _freeze_statistics(model: nn.Module) -> None:
@@ -95,6 +109,7 @@ def train(run: loop.Run, shards: list[Path]) -> None:
     styled = [np.load(shard / "styled.npy", mmap_mode="r") for shard in shards]
     rng = np.random.default_rng(run.seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=run.rate, fused=True)
+    average = loop.Average([model], 0.998)
     run.folder.mkdir(parents=True, exist_ok=True)
     journal = loop.Journal(run.folder / "log.csv")
     for step in range(run.steps):
@@ -108,9 +123,11 @@ def train(run: loop.Run, shards: list[Path]) -> None:
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
+        average.update()
         journal.add(loss=value.item(), accuracy=(scores.argmax(1) == labels).float().mean().item())
         if step % 100 == 99:
             log.info("classifier %d: %s", step + 1, journal.flush(step + 1))
+    average.swap()
     save_model(model.half(), str(run.folder / "classifier.safetensors"))
 
 

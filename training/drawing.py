@@ -26,7 +26,7 @@ def coloured_pencil(image: Image, rng: np.random.Generator) -> Image:
     luma = f.equalise(f.grey(smooth), 0.3)
     tint = _vivid(smooth, 0.5, 2.4)
     shade = 1 - f.smoothstep(luma, -0.1, 1.0)
-    cover = 0.2 + 0.75 * shade + (0.045 + 0.04 * shade) * f.hatching(image.shape, rng, -1)
+    cover = 0.2 + 0.7 * shade + (0.065 + 0.055 * shade) * f.hatching(image.shape, rng, -1)
     drawn = f.mix(f.colour(1.0, 1.0, 0.99) + np.zeros_like(image), tint, np.clip(cover, 0, 1))
     return f.mix(drawn, tint * 0.25, 0.85 * f.line(f.outlines(image)))
 

@@ -68,7 +68,7 @@ class Mixture:
     size: int = 128
     photo: float = 0.14
     mixed: float = 0.2
-    hard: float = 0.25
+    hard: float = 0.4
     canny: float = 0.25
     bare: float = 0.08
 

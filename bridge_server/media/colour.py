@@ -149,6 +149,27 @@ def to_rgb(frame: Frame, clip: Clip, hdr: Hdr = Hdr.REFUSE) -> Picture:
     return Picture(_out(rgb, clip), _out_alpha(frame, clip))
 
 
+def as_seen(frame: Frame, clip: Clip, linear: bool) -> Picture:
+    """Return what is seen of `frame`, upright, not clipped and not multiplied by alpha.
+
+    Light above 1 stays where the clip is linear; PQ and HLG are mapped to what can be shown.
+
+    linear: light of BT.709's primaries; sRGB else
+
+    Raises:
+        UnsupportedMedia: see `coding`.
+    """
+    how = coding(form_of(clip), clip, Hdr.TONE_MAP)
+    signal = _straight(frame, how)
+    if how.way.kind == "linear":
+        light = transfer.of_bt709(signal, how.way)
+        rgb = light if linear else transfer.signal_of(light)
+    else:
+        shown = signal if how.way.kind == "as shown" else transfer.to_srgb(signal, how.way)
+        rgb = transfer.light_of(shown) if linear else shown
+    return Picture(_out(rgb, clip), _out_alpha(frame, clip))
+
+
 def _out(planes: Floats, clip: Clip) -> Tensor:
     whole = torch.from_numpy(np.ascontiguousarray(planes, np.float32))
     return orient.upright(whole, clip.matrix).contiguous()

@@ -10,7 +10,8 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -132,7 +133,19 @@ def probe(path: Path, rate: Fraction | None = None) -> Clip:
         UnreadableMedia: see `find`; or the first file is damaged.
         UnsupportedMedia: no rate, or a kind of image that is not read here.
     """
-    files = find(path)
+    return _clip(path, find(path), rate)
+
+
+def still(file: Path) -> Clip:
+    """Return what is known of one image, whatever others are called; as a clip of one frame.
+
+    Raises:
+        UnreadableMedia, UnsupportedMedia: it is damaged, or of a kind that is not read here.
+    """
+    return _clip(file, (file,), Fraction(1))
+
+
+def _clip(path: Path, files: tuple[Path, ...], rate: Fraction | None) -> Clip:
     spec = _header(files[0])
     layout, _ = _layout(spec, files[0])
     rate = rate or _rate(spec, files[0])
@@ -340,7 +353,45 @@ def write(file: Path, frame: Frame, clip: Clip, timecode: str | None) -> None:
     Raises:
         NotWritten: the file cannot be written.
     """
-    spec, pixels = _target(file, frame, clip, timecode)
+    _put(file, *_target(file, frame, clip, timecode))
+
+
+def write_new(file: Path, pixels: NDArray[Any], layout: Layout, rate: Fraction | None) -> None:
+    """Write an image that comes from no file, and read it back.
+
+    It is compressed as fast as goes: whoever sent it waits.
+
+    pixels: (H, W, channels), `layout.dtype`; in an EXR multiplied by alpha
+    layout: of `layout`; rate: frames per second, where the format has a place for it
+
+    Raises:
+        NotWritten: the file cannot be written, or does not hold what was written to it.
+    """
+    height, width, channels = pixels.shape
+    spec: Any = oiio.ImageSpec(width, height, channels, layout.name.split("-")[1])
+    spec.attribute("oiio:UnassociatedAlpha", 1)
+    spec.attribute("png:compressionLevel", 1)
+    if KINDS[file.suffix.lower()] == "exr":
+        spec.attribute("compression", "zip:1")
+        if rate is not None:
+            _name_rate(spec, rate)
+    _put(file, spec, np.ascontiguousarray(pixels))
+    # On a full disk OpenImageIO says that all is well.
+    with _unwritten(file):
+        kept = _pixels(file)[1]
+    if kept.dtype != pixels.dtype or kept.tobytes() != pixels.tobytes():
+        raise NotWritten(f"{file.name} does not hold what was written to it.")
+
+
+@contextmanager
+def _unwritten(file: Path) -> Generator[None]:
+    try:
+        yield
+    except UnreadableMedia as error:
+        raise NotWritten(f"{file.name} does not hold what was written to it: {error}") from error
+
+
+def _put(file: Path, spec: Any, pixels: NDArray[Any]) -> None:
     image = oiio.ImageOutput.create(str(file))
     if image is None or not image.open(str(file), spec):
         error = image.geterror() if image else oiio.geterror()
@@ -376,10 +427,14 @@ def _time(spec: Any, file: Path, clip: Clip, timecode: str | None) -> None:
     """Rate and timecode, where the format has a place for them and the header has not its own."""
     if KINDS[file.suffix.lower()] != "exr":
         return
-    rate = (clip.rate.numerator, clip.rate.denominator)
-    spec.attribute("FramesPerSecond", oiio.TypeDesc("rational"), rate)
+    _name_rate(spec, clip.rate)
     if timecode and spec.getattribute("smpte:TimeCode") is None:
         spec.attribute("smpte:TimeCode", oiio.TypeDesc("timecode"), (_packed(timecode), 0))
+
+
+def _name_rate(spec: Any, rate: Fraction) -> None:
+    told = (rate.numerator, rate.denominator)
+    spec.attribute("FramesPerSecond", oiio.TypeDesc("rational"), told)
 
 
 def _packed(timecode: str) -> int:

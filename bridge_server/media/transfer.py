@@ -68,6 +68,11 @@ class Way:
     primaries: int = BT709
 
 
+def is_hdr(tags: ColourTags) -> bool:
+    """Whether the clip is PQ or HLG, so that `Hdr` matters to it."""
+    return tags.transfer in (PQ, HLG)
+
+
 def way(tags: ColourTags, floating: bool = False, hdr: Hdr = Hdr.REFUSE) -> Way:
     """Decide how a clip tagged `tags` goes to sRGB.
 
@@ -76,7 +81,7 @@ def way(tags: ColourTags, floating: bool = False, hdr: Hdr = Hdr.REFUSE) -> Way:
     Raises:
         UnsupportedMedia: PQ or HLG and `hdr` refuses, or a curve or primaries not known here.
     """
-    if tags.transfer in (PQ, HLG):
+    if is_hdr(tags):
         return _hdr_way(tags, hdr)
     primaries = BT709 if tags.primaries in _AS_BT709 else tags.primaries
     if primaries not in _CHROMATICITIES:
@@ -147,6 +152,21 @@ def chromaticities(primaries: int) -> tuple[tuple[float, float], ...]:
 def highlight(light: Floats) -> Floats:
     """Return (1, H, W): the largest component where it is above 1, and 1 elsewhere."""
     return light.max(axis=0, keepdims=True).clip(1, None)
+
+
+def light_of(signal: Floats) -> Floats:
+    """Linear light of sRGB's curve (IEC 61966-2-1), which goes on above 1, and mirrored below 0."""
+    return np.copysign(_decode(np.abs(signal), 0), signal).astype(signal.dtype)
+
+
+def signal_of(light: Floats) -> Floats:
+    """The inverse of `light_of`."""
+    return np.copysign(_encode(np.abs(light), 0), light).astype(light.dtype)
+
+
+def of_bt709(light: Floats, how: Way) -> Floats:
+    """Return linear light (3, H, W) of a clip's primaries as BT.709's, unclipped."""
+    return _to(light, how.primaries, BT709)
 
 
 def _decode(signal: Floats, gamma: float) -> Floats:

@@ -75,7 +75,9 @@ class Message:
             BridgeError: a field is missing or of another type (bad_request); names it.
         """
         kinds = _kinds(cls)
-        values = {name: _value(kinds[name], table[name], name) for name in kinds if name in table}
+        # What follows the header is never in it; there the name means nothing.
+        told = {name: kind for name, kind in kinds.items() if name in table and name != "payloads"}
+        values = {name: _value(kind, table[name], name) for name, kind in told.items()}
         if "payloads" in kinds:
             values["payloads"] = payloads
         for each in fields(cls):
@@ -465,11 +467,12 @@ class DownloadChunk(OfJob):
 
 @_message
 class DownloadFrame(OfJob):
-    """A styled frame, by its number in the source."""
+    """A styled frame, by its number in the source; the words are those of `UploadFrame`."""
 
     frame: int
     depth: str = "u8"
     components: str = "rgba"
+    colour: str = "unknown"
 
 
 @_message

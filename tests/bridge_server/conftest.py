@@ -22,7 +22,7 @@ WEIGHTS = "model.safetensors"
 def _own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the user's: no cache, no token, no mirror, no proxy; and the hub may be asked."""
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_ENDPOINT", "HF_HUB_CACHE", "HF_TOKEN")
-    for name in (*names, config.MIRROR, config.FOLDER, config.OFFLINE):
+    for name in (*names, config.MIRROR, config.FOLDER, config.OFFLINE, config.BUDGET):
         monkeypatch.delenv(name, raising=False)
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)

@@ -199,6 +199,45 @@ def test_a_real_process_starts_without_torch(tmp_path: Path) -> None:
     assert len(json.loads(done.stdout)) >= 20
 
 
+@pytest.mark.parametrize("name", ["fresco", "host_plugins"])
+@pytest.mark.parametrize("form", ["{}/__init__.py", "{}.py"])
+def test_a_strangers_package_of_our_name_is_named_in_one_line(
+    tmp_path: Path, name: str, form: str
+) -> None:
+    strange = tmp_path / form.format(name)
+    strange.parent.mkdir(exist_ok=True)
+    strange.write_text('raise RuntimeError("the stranger ran")\n')
+    # Before the path that leads to ours, wherever that comes from.
+    paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, "-m", "bridge_server", "doctor"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"fresco-bridge: Python finds another package called {name}, ")
+    assert str(strange) in line
+    assert "PYTHONPATH" in line
+
+
+def test_what_starts_first_imports_nothing_but_pythons_own() -> None:
+    code = (
+        "import sys; before = set(sys.modules); import bridge_server.__main__; "
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before}; "
+        "print(sorted(new - sys.stdlib_module_names))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "['bridge_server']"
+
+
 def test_a_real_process_downloads(hub: HubServer, named: str) -> None:
     words = command("download", "styles", "--accept-licence")
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)

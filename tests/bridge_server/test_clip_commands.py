@@ -116,8 +116,35 @@ def test_events_are_json_lines_and_the_last_one_is_the_report(
     last = events[-1]
     assert (last["event"], last["output"]) == ("done", str(tmp_path / "out.mp4"))
     assert {row["state"] for row in last["report"]} <= {"kept", "changed"}
+    assert (last["model"], last["draft"]) == ("fresco-draft", True)
     keys = [event["number"] for event in events if event["event"] == "keyframedone"]
     assert keys == [0, 4, 8]
+
+
+@pytest.mark.parametrize(
+    ("command", "output"),
+    [
+        (("render",), "a.mp4"),
+        (("render", "--until", "keyframes"), "keys"),
+        (("contact-sheet",), "sheet.png"),
+    ],
+)
+def test_what_the_draft_model_made_is_called_a_draft(
+    done: Path,
+    clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+    output: str,
+) -> None:
+    monkeypatch.setenv(config.STORE, str(done / "store"))
+    result = run(*command, *RENDER[1:], clip, "-o", tmp_path / output)
+    assert result.exit_code == 0, result.output
+    assert "styled by fresco-draft (draft)" in result.stdout
+
+    result = run(*command, *RENDER[1:], clip, "-o", tmp_path / f"b {output}", "--json")
+    last = json.loads(result.stdout.splitlines()[-1])
+    assert (last["model"], last["draft"]) == ("fresco-draft", True)
 
 
 def test_until_keyframes_leaves_pictures_beside_the_clip_and_a_painted_one_comes_back(
@@ -240,6 +267,7 @@ def test_painted_keys_are_carried_over_the_clip(clip: Path, tmp_path: Path) -> N
     )  # fmt: skip
 
     assert result.exit_code == 0, result.output
+    assert "styled by" not in result.stdout, "no model had a part in it"
     made = pictures(tmp_path / "out.mp4")
     assert len(made) == 9
     errors = [np.abs(255 - a.astype(int) - b).mean() for a, b in zip(frames, made, strict=True)]

@@ -121,3 +121,33 @@ def test_mistakes_are_named(tmp_path: Path, text: str, says: str) -> None:
 def test_a_flag_that_is_neither(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="FRESCO_BRIDGE_OFFLINE is 'maybe'; set it to 1 or 0"):
         load(tmp_path, FRESCO_BRIDGE_OFFLINE="maybe")
+
+
+def test_the_budget_of_the_store(tmp_path: Path) -> None:
+    assert load(tmp_path).store_budget is None
+    assert load(tmp_path, 'store_budget = "20 GB"\n').store_budget == 20 * 10**9
+    assert load(tmp_path, "store_budget = 12345\n[models]\noffline = false\n").store_budget == 12345
+    assert load(tmp_path, FRESCO_BRIDGE_STORE_BUDGET="1.5 TiB").store_budget == 3 * 2**39
+    assert load(tmp_path, FRESCO_BRIDGE_STORE_BUDGET="0").store_budget == 0
+    assert load(tmp_path, FRESCO_BRIDGE_STORE_BUDGET="").store_budget == 12345
+
+
+@pytest.mark.parametrize(
+    ("told", "bytes_"),
+    [(7, 7), ("7", 7), ("7B", 7), ("0.5 kB", 500), ("2 kib", 2048), (" 3 MB ", 3_000_000)],
+)
+def test_sizes(told: str | int, bytes_: int) -> None:
+    assert config.parse_size(told, "here") == bytes_
+
+
+@pytest.mark.parametrize(
+    "told", ["", "-1", -1, "1e9", "20 G", "twenty GB", True, 1.5, None, "1 ib"]
+)
+def test_what_is_no_size(told: object) -> None:
+    with pytest.raises(InvalidInput, match=r'here: .* is no size; write "20 GB"'):
+        config.parse_size(told, "here")
+
+
+def test_a_budget_that_is_none_says_where(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"config\.toml, store_budget: 'much' is no size"):
+        load(tmp_path, 'store_budget = "much"')

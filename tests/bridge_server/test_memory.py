@@ -39,5 +39,5 @@ def _peak(folder: Path, shots: int) -> float:
 @pytest.mark.skipif(os.name == "nt", reason="Windows says a process's peak otherwise")
 @pytest.mark.skipif("FRESCO_BRIDGE_LONG" not in os.environ, reason="minutes: make test-long")
 def test_three_thousand_frames_take_no_more_memory_than_one_thousand(tmp_path: Path) -> None:
-    # 2000 frames more would take 98 MB if they were held.
-    assert _peak(tmp_path, 3) < _peak(tmp_path, 1) + 80
+    # 2000 frames more would take 98 MB if they were held; what comes and goes differs by 5 MB.
+    assert _peak(tmp_path, 3) < _peak(tmp_path, 1) + 25

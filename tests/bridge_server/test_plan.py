@@ -19,6 +19,7 @@ from fresco.adapters import FreeU, Inversion, IPAdapter, Lora
 from fresco.errors import InvalidInput
 from fresco.memory import Limits
 from fresco.warm import ModelSpec
+from tests.bridge_server.media.films import Film, film
 from tests.bridge_server.reels import reel
 
 
@@ -69,6 +70,38 @@ def test_another_method_is_another_translation(clip: Path) -> None:
     usual, other = job(clip), job(clip, method=Method(spatial=False, temporal_until=0.5))
     assert other.settings == replace(usual.settings, spatial=False, temporal_until=0.5)
     assert not of(planned(usual))["translate"] & of(planned(other))["translate"]
+
+
+def test_what_becomes_of_hdr_matters_to_clips_that_are(clip: Path, tmp_path: Path) -> None:
+    def told(own: Job) -> tuple[str, ...]:
+        """The keys with either word."""
+        words = ("refuse", "tone-map")
+        jobs = [replace(own, request=replace(own.request, hdr=word)) for word in words]
+        return tuple(plan.analyse(each).key for each in jobs)
+
+    assert len(set(told(job(clip)))) == 1
+    bright = Film("ffv1", "yuv420p10le", 96, 64, tags=(9, 16, 9, 1))
+    pq = film(tmp_path / "pq.mkv", bright)
+    assert len(set(told(job(pq, cuts="none", hdr="tone-map")))) == 2
+
+
+def test_what_is_measured_begins_at_round_numbers_and_within_the_span(
+    clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No frame before the span is looked at: it may be the damaged one that is to be left out."""
+    monkeypatch.setattr(plan, "PIECE", 10)
+    whole, part = (plan.analyse(job(clip, start=start)).pieces for start in (0, 8))
+
+    assert [(own.since, own.start, own.stop) for own in whole] == [
+        (0, 0, 10), (9, 10, 20), (19, 20, 25)
+    ]  # fmt: skip
+    assert [(own.since, own.start, own.stop) for own in part] == [
+        (8, 8, 10), (9, 10, 20), (19, 20, 25)
+    ]  # fmt: skip
+    assert part[1:] == whole[1:]
+    (alone,) = plan.analyse(job(clip, start=10, stop=20, cuts="none")).pieces
+    assert (alone.since, alone.start, alone.stop) == (10, 10, 20)
+    assert alone.key != whole[1].key, "its first frame is compared with none"
 
 
 def test_batches_are_a_chain(clip: Path) -> None:

@@ -13,13 +13,13 @@ import cv2
 import numpy as np
 import pytest
 
-from bridge_server import environment
+from bridge_server import environment, plan
 from bridge_server.errors import NotEnoughSpace
 from bridge_server.events import Event, Preview, Progress
 from bridge_server.job import Job, settle
 from bridge_server.media import probe
 from bridge_server.media.errors import NotWritten
-from bridge_server.render import Outcome, export, render
+from bridge_server.render import Outcome, analyse, export, render
 from bridge_server.request import Change, Request
 from bridge_server.store import Store
 from fresco.callbacks import CancelToken
@@ -182,6 +182,35 @@ def test_it_goes_on_where_it_was_stopped_and_ends_with_the_same_bytes(
     assert desk.made()["translate"] == 0
     expected, got = pictures(done[0] / "out.mkv"), desk.frames
     assert all(np.array_equal(a, b) for a, b in zip(expected, got, strict=True))
+
+
+def test_measuring_goes_on_at_the_piece_where_it_was_stopped(
+    desk: Desk, tmp_path: Path, models: WarmModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cut where pieces meet, a range that begins within one; all as if measured in one go."""
+    source = reel(tmp_path / "cut.mp4", (12, 11), sound=False)
+
+    def found(own: Desk, **wishes: Any) -> tuple[list[float], list[int], np.ndarray]:
+        outcome, _ = analyse(own.job(source, cuts="auto", **wishes), own.store, own.told.append)
+        return outcome.errors, outcome.cuts, outcome.colours
+
+    in_one = [found(Desk(tmp_path / "other", models), **wishes) for wishes in ({}, {"start": 2})]
+    assert (in_one[0][1], in_one[1][1]) == ([12], [10])
+    monkeypatch.setattr(plan, "PIECE", 4)
+    cancel = CancelToken()
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Progress) and event.done >= 14:
+            cancel.cancel()
+
+    with pytest.raises(Cancelled):
+        analyse(desk.job(source, cuts="auto"), desk.store, watch, cancel)
+    for wishes, left, expected in (({}, 11, in_one[0]), ({"start": 2}, 2, in_one[1])):
+        desk.told = []
+        errors, cuts, colours = found(desk, **wishes)
+        assert desk.made()["analyse"] == left
+        assert (errors, cuts) == expected[:2]
+        assert np.array_equal(colours, expected[2])
 
 
 def test_cancelling_stops_within_a_step(desk: Desk, clip: Path) -> None:
@@ -366,14 +395,32 @@ def test_what_is_damaged_in_the_store_is_made_anew(again: Desk, clip: Path, dama
         ("record.safetensors", (Change(4, "seed", "2"),)),
     ],
 )
-def test_a_result_of_garbage_is_named(
+def test_a_flipped_bit_in_the_store_is_noticed_and_made_anew(
     again: Desk, clip: Path, name: str, changes: tuple[Change, ...]
 ) -> None:
-    for file in again.store.folder.rglob(name):
+    again.render(clip, changes=changes)
+    expected = again.frames
+    files = list(again.store.folder.rglob(name))
+    for file in files:
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 16
+        file.write_bytes(data)
+    damaged = [file.read_bytes() for file in files]
+    again.store = Store(again.store.folder)
+    again.render(clip, changes=changes)
+
+    assert all(np.array_equal(a, b) for a, b in zip(expected, again.frames, strict=True))
+    assert all(file.read_bytes() != was for file, was in zip(files, damaged, strict=True))
+
+
+def test_a_result_that_cannot_be_read_is_named(again: Desk, clip: Path) -> None:
+    """What is damaged after it was looked through, as by a disk that fails."""
+    again.render(clip)
+    for file in again.store.folder.rglob("analysis.json"):
         file.write_bytes(b"x" * file.stat().st_size)
 
     with pytest.raises(InvalidInput, match=r"is damaged .*; remove the folder"):
-        again.render(clip, changes=changes)
+        again.render(clip)
 
 
 @pytest.mark.parametrize("number", [0, 4, 8])

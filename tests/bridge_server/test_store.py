@@ -5,11 +5,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from bridge_server.store import Store, key
+from bridge_server.store import Evicted, Store, allowance, key
 from fresco.errors import InvalidInput
 
 A = key("test", {"n": 1})
@@ -90,6 +91,39 @@ def test_a_damaged_result_is_not_found_and_is_made_again(tmp_path: Path, damage:
     assert list((tmp_path / "unfinished").iterdir()) == []
 
 
+def test_changed_bytes_are_noticed_at_the_first_use_and_made_again(tmp_path: Path) -> None:
+    def make() -> None:
+        with Store(tmp_path).writing(A) as desk:
+            (desk / "a.bin").write_bytes(bytes(3_000_000))
+
+    make()
+    place = Store(tmp_path).find(A)
+    assert place is not None
+    assert Store(tmp_path).sound(A) == place
+    file = place / "a.bin"
+    file.write_bytes(bytes(2_999_999) + b"\1")
+
+    assert Store(tmp_path).find(A) == place, "its length is right"
+    assert Store(tmp_path).sound(A) is None
+    make()
+    store = Store(tmp_path)
+    assert store.sound(A) == place
+    assert file.read_bytes() == bytes(3_000_000)
+    file.unlink()
+    assert store.sound(A) is None
+
+
+def test_a_result_is_read_through_once_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    with store.writing(A) as desk:
+        (desk / "a").write_text("result")
+    assert store.sound(A)
+    monkeypatch.setattr("bridge_server.store._checksum", lambda _: pytest.fail("read again"))
+    assert store.sound(A)
+
+
 def test_the_first_of_two_writers_stands(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with store.writing(A) as slow:
@@ -146,3 +180,216 @@ def test_a_killed_writer_leaves_no_result_and_is_swept_up(tmp_path: Path) -> Non
 def test_keys_are_keys(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidInput, match="no content key"):
         Store(tmp_path).find(name)
+
+
+# ----------------------------------------------------------------------------------------- eviction
+
+HOURS = 3600.0
+
+
+def put(store: Store, number: int, size: int = 1000, used: float | None = None) -> str:
+    """Write a result of `size` bytes that was used `used` hours ago."""
+    name = key("test", {"n": number})
+    with store.writing(name) as desk:
+        (desk / "4").mkdir()
+        (desk / "4" / "half").write_bytes(b"x" * (size // 2))
+        (desk / "rest").write_bytes(b"y" * (size - size // 2))
+    if used is not None:
+        age(store, name, used)
+    return name
+
+
+def age(store: Store, name: str, used: float) -> None:
+    then = time.time() - used * HOURS
+    os.utime(store.folder / name[:2] / name / "inventory.json", (then, then))
+
+
+def there(store: Store) -> set[str]:
+    return {result.key for result in store.results()}
+
+
+def test_results_are_sized_by_their_inventories(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    names = {put(store, number, 100 * number): 100 * number for number in range(1, 5)}
+    assert {result.key: result.size for result in store.results()} == names
+    assert all(abs(result.used - time.time()) < 60 for result in store.results())
+
+
+def test_the_oldest_go_first_and_no_more_than_needed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    names = [put(store, number, used=10 + number) for number in range(6)]
+    done = store.evict(3500, (), spare=HOURS)
+    assert done == Evicted((names[5], names[4], names[3]), 3000, 3000)
+    assert there(store) == set(names[:3])
+    assert list((tmp_path / "unfinished").iterdir()) == []
+    assert store.evict(3500, (), spare=HOURS) == Evicted((), 0, 3000)
+
+
+def test_what_is_kept_and_what_was_just_used_stays(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    old, needed, recent, older = (put(store, n, used=n) for n in (50, 60, 2, 3))
+    assert store.evict(0, [needed], spare=1.5 * HOURS).keys == (old, older)
+    assert there(store) == {needed, recent}
+    # A use is noted once an hour, so half an hour more or less must not matter.
+    age(store, recent, 2.4)
+    assert store.evict(0, [needed], spare=1.5 * HOURS).keys == ()
+    assert store.evict(0, [needed], spare=1.3 * HOURS).keys == (recent,)
+
+
+def test_finding_is_use_and_is_noted_once_an_hour(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    name = put(store, 1, used=30)
+    inventory = store.folder / name[:2] / name / "inventory.json"
+    assert store.find(name)
+    noted = inventory.stat().st_mtime_ns
+    assert abs(noted / 1e9 - time.time()) < 60
+    assert store.find(name)
+    assert inventory.stat().st_mtime_ns == noted
+    age(store, name, 0.9)
+    noted = inventory.stat().st_mtime_ns
+    assert store.find(name)
+    assert inventory.stat().st_mtime_ns == noted
+    age(store, name, -5)  # a clock that went wrong would keep it for ever
+    assert store.find(name)
+    assert abs(inventory.stat().st_mtime - time.time()) < 60
+
+
+def test_writing_what_is_there_is_use(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    put(store, 1, used=30)
+    put(store, 1)
+    assert store.evict(0, (), spare=0).keys == ()
+
+
+def test_what_is_no_result_survives(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    gone, noted, linked = (put(store, number, used=100) for number in range(3))
+    diary = store._place(noted) / "4" / "my notes.txt"
+    diary.write_text("mine")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    store._place(linked).rename(elsewhere / linked)
+    store._place(linked).symlink_to(elsewhere / linked)
+    mine = [
+        store.folder / "photo.jpg",
+        store.folder / "ab" / "b.txt",
+        store.folder / "ab" / ("ab" * 32) / "file",  # named like a result, without an inventory
+        store.folder / "cd" / ("ab" * 32) / "inventory.json",  # on a wrong shelf
+        store.folder / "unfinished" / "thesis" / "1.txt",
+        store.folder / "unfinished" / "1999-holiday" / "1.txt",
+    ]
+    for file in mine:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
+    assert Store(store.folder).evict(0, (), spare=0).keys == (gone,)
+    assert all(file.read_text() == "{}" for file in mine)
+    assert diary.read_text() == "mine"
+    assert len(list((elsewhere / linked).rglob("*"))) == 4
+
+
+def test_a_result_that_is_found_in_the_last_moment_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    name = put(store, 1, used=100)
+
+    def late(place: Path) -> bool:
+        monkeypatch.undo()
+        assert Store(tmp_path).find(name) == place  # while the other one is about to remove it
+        return True
+
+    monkeypatch.setattr("bridge_server.store._only_its_own", late)
+    assert store.evict(0, (), spare=0) == Evicted((), 0, 1000)
+    assert store.find(name)
+    assert list((tmp_path / "unfinished").iterdir()) == []
+
+
+def test_the_allowance() -> None:
+    giga = 10**9
+    assert allowance(7, 0, 0) == 7
+    assert allowance(None, 0, 1000 * giga) == 20 * giga
+    assert allowance(None, 10 * giga, 40 * giga) == 10 * giga
+    assert allowance(None, 0, 0) == 0
+
+
+# Writes, finds, reads and evicts in one folder for some seconds; fails where a result is not whole.
+_BUSY = """
+import os, random, sys, time
+from pathlib import Path
+from bridge_server import store as module
+from bridge_server.store import Store, key
+module.GRAIN = 0.3
+folder, seed, role = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+rng, store, end, removed, seen = random.Random(seed), Store(folder), time.time() + 6, 0, 0
+names = [key("busy", {"n": n}) for n in range(16)]
+def read(found):
+    return all((found / str(part)).read_bytes() == name.encode() * 10 for part in range(5))
+while time.time() < end:
+    if role == "evict":
+        removed += len(store.evict(rng.choice([0, 4000]), names[:2], spare=0.5).keys)
+        continue
+    # What is used moves on, so that there is something to evict.
+    name = rng.choice(names[int(time.time() * 1.5) % 4 * 4:][:4])
+    found = store.find(name)
+    if found is None:
+        with store.writing(name) as desk:
+            for part in range(5):
+                (desk / str(part)).write_bytes(name.encode() * 10)
+        continue
+    try:
+        assert read(found), name
+    except FileNotFoundError:
+        # Found in the moment in which it was taken: it must be put back.
+        time.sleep(0.01)
+        assert read(found), name
+    seen += 1
+    if role == "slow":
+        time.sleep(0.06)
+print(removed, seen)
+"""
+
+
+def test_processes_that_write_read_and_evict_at_once(tmp_path: Path) -> None:
+    roles = ["evict", "evict", "use", "use", "slow"]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _BUSY, str(tmp_path), str(number), role],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for number, role in enumerate(roles)
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0] * 5, [err for _, err in outputs]
+    removed = sum(int(out.split()[0]) for out, _ in outputs)
+    seen = sum(int(out.split()[1]) for out, _ in outputs)
+    assert removed > 5
+    assert seen > 20
+    assert list((tmp_path / "unfinished").iterdir()) == []
+    assert all(Store(tmp_path).find(name) for name in there(Store(tmp_path)))
+
+
+_EVICTING = """
+import os, shutil, signal, sys
+from pathlib import Path
+from bridge_server.store import Store
+def stuck(*args, **how):
+    print("ready", flush=True)
+    signal.pause()
+store = Store(Path(sys.argv[1]))
+shutil.rmtree = stuck
+store.evict(0, (), spare=0)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kill -9 is of POSIX")
+def test_an_evictor_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    name = put(store, 1, used=100)
+    command = [sys.executable, "-c", _EVICTING, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert store.find(name) is None
+        process.send_signal(signal.SIGKILL)
+    assert Store(tmp_path).find(name) is None
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

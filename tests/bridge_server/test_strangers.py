@@ -163,7 +163,7 @@ def test_cancel_may_be_said_twice(stranger: Stranger, clip: Path, tmp_path: Path
         ({"op": "submit", "job": "x", "request": {"clip": "/none.mp4"}}, "not_found"),
         ({"op": "submit", "job": "x", "request": {"clip": "upload:none"}}, "not_found"),
         ({"op": "jobs", "limit": 0}, "invalid"),
-        ({"op": "upload.chunk", "upload": "x", "offset": 0}, "unsupported"),
+        ({"op": "upload.chunk", "upload": "x", "offset": "0"}, "bad_request"),
         ({"session": ""}, "malformed"),
     ],
 )

@@ -4,12 +4,15 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from scenedetect import ContentDetector, FrameTimecode
 from torch import Tensor
 
 from fresco.errors import InvalidInput
-from fresco.shots import find_cuts
+from fresco.frames import to_bytes
+from fresco.shots import SHORTEST, THRESHOLD, find_cuts, jumps
 from tests import clips
 from tests.fresco import cases
 
@@ -44,6 +47,34 @@ def test_real_clips_joined_are_cut_where_they_meet(clip: Callable[[str], Path]) 
                 yield torch.nn.functional.interpolate(frame[None], size=(96, 128))[0]
 
     assert find_cuts(joined(), Fraction(25)) == [20]
+
+
+def test_pieces_with_a_frame_in_common_have_the_jumps_of_the_whole() -> None:
+    frames = list(two_shots(24, 31))
+    whole = jumps(frames)
+
+    assert [index for index, jump in enumerate(whole) if jump] == [24]
+    for end in (23, 24, 25):
+        assert jumps(frames[:end]) + jumps(frames[end - 1 :])[1:] == whole
+    assert jumps([]) == []
+
+
+def test_of_a_flash_one_cut_is_left() -> None:
+    """As PySceneDetect itself finds them, frame by frame."""
+    frames = list(two_shots(20, 30))
+    for index in (32, 34, 35):
+        frames[index] = torch.ones_like(frames[index])
+    detector = ContentDetector(threshold=THRESHOLD, min_scene_len=SHORTEST)
+    expected = [
+        cut.frame_num
+        for index, image in enumerate(to_bytes(frames))
+        for cut in detector.process_frame(
+            FrameTimecode(index, fps=NTSC), np.ascontiguousarray(image[..., ::-1])
+        )
+    ]
+
+    assert sum(jumps(frames)) > len(expected) > 1
+    assert find_cuts(frames, NTSC) == expected
 
 
 def test_no_frames_are_refused() -> None:

@@ -66,6 +66,13 @@ def test_wrong_types_are_typed_errors(data: st.DataObject) -> None:
         )
 
 
+@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("value", [None, 1, [0], ["x"], b"x", {"a": 1}])
+def test_payloads_in_a_header_are_ignored(kind: type[Message], value: object) -> None:
+    read = outcome(kind.from_table, {"payloads": value})
+    assert read is outcome(kind.from_table, {})
+
+
 def test_no_field_has_a_name_of_the_envelope() -> None:
     for kind in {*CLASSES} - {Event}:
         names = {each.name for each in dataclasses.fields(kind)}
