@@ -45,7 +45,7 @@ def measured(client: Stranger) -> dict[str, tuple[float, float, float]]:
 
 
 def submit(client: Stranger, job: str, clip: Path, **more: object) -> None:
-    request = {"clip": str(clip), "prompt": job, "output": str(clip.with_name(f"{job}.mp4"))}
+    request = {"clip": str(clip), "prompt": job, "output": str(clip.with_name(f"styled {job}.mp4"))}
     client.ask("submit", job=job, request=request | more, priority=0 if job == "gone" else 5)
 
 
