@@ -1,20 +1,26 @@
 """Who may do what: owners, and the folders that their requests may name (PROTOCOL.md, section 2).
 
-The worker opens the files later, and again looks where they really are.
+Looked at when a job is submitted, and again when it starts. Workers of jobs whose owner is bound to
+folders are given the places where the files really are. That leaves the moments between the look
+and the opening: who can write in the folders could put a link there just then.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bridge_server import library
 from bridge_server.request import Request
 from host_plugins.link.errors import BridgeError, Code
 
 #: The user who runs the server.
 LOCAL = "local"
+#: Suffixes of files that may be one of a sequence.
+_IMAGES = (".png", ".tif", ".tiff", ".exr")
 #: Before the id of an upload, where a request names files.
 UPLOAD = "upload:"
 
@@ -29,6 +35,11 @@ class Owner:
 
     name: str = LOCAL
     roots: tuple[Path, ...] = ()
+
+    @property
+    def bound(self) -> bool:
+        """Whether only files in some folders may be named."""
+        return bool(self.roots) or not self.local
 
     @property
     def local(self) -> bool:
@@ -53,8 +64,7 @@ class Owner:
             real = Path(path).resolve()
         except (OSError, RuntimeError) as error:  # of links that lead in circles
             raise BridgeError(Code.INVALID, f"{path!r} leads nowhere: {error}") from error
-        inside = any(real.is_relative_to(root) for root in self.roots)
-        if not inside and (self.roots or not self.local):
+        if self.bound and not any(real.is_relative_to(root) for root in self.roots):
             places = ", ".join(map(str, self.roots)) or "nowhere"
             raise BridgeError(
                 Code.FORBIDDEN, f"{path} is outside the folders that may be used",
@@ -67,16 +77,15 @@ def check(request: Request, owner: Owner) -> None:
     """Check the files that a request names, before it becomes a job.
 
     Raises:
-        BridgeError: see `Owner.check`; a file to read is not there (not_found); one would be
-            written over its source, or where something is (invalid).
+        BridgeError: see `Owner.check`; a file to read is not there (not_found), or is none
+            (invalid); one would be written over its source (invalid).
     """
     for path in sources(request):
-        if path.startswith(UPLOAD):
-            continue
-        real = owner.check(path)
-        # A pattern's files are looked for when the job runs.
-        if not any(mark in real.name for mark in "#%") and not real.exists():
-            raise BridgeError(Code.NOT_FOUND, f"{path} is not there", "see whether it was moved")
+        if not path.startswith(UPLOAD):
+            check_read(path, owner)
+    if owner.bound:
+        for name in filter(library.is_path, _models(request)):
+            owner.check(name)
     if request.output:
         output = owner.check(request.output)
         if any(not path.startswith(UPLOAD) and owner.check(path) == output
@@ -84,6 +93,53 @@ def check(request: Request, owner: Owner) -> None:
             raise BridgeError(
                 Code.INVALID, f"output: {output} is a source", "choose another name for the result"
             )
+
+
+def check_read(path: str, owner: Owner) -> Path:
+    """Check a file to be read, or a folder or pattern of some; returns where it really is.
+
+    Raises:
+        BridgeError: see `check`.
+    """
+    real = owner.check(path)
+    pattern = any(mark in real.name for mark in "#%")
+    try:
+        # A pattern's files are looked for when the job runs.
+        kind = stat.S_IFREG if pattern else stat.S_IFMT(real.stat().st_mode)
+    except FileNotFoundError as error:
+        hint = "see whether it was moved"
+        raise BridgeError(Code.NOT_FOUND, f"{path} is not there", hint) from error
+    except OSError as error:
+        raise BridgeError(Code.INVALID, f"{path} cannot be read: {error.strerror}") from error
+    if kind not in (stat.S_IFREG, stat.S_IFDIR):  # of a pipe, who opens it waits for ever
+        raise BridgeError(Code.INVALID, f"{path} is neither a file nor a folder")
+    if owner.bound and (kind == stat.S_IFDIR or pattern or real.suffix.lower() in _IMAGES):
+        for link in _links(real if kind == stat.S_IFDIR else real.parent, real.suffix):
+            owner.check(link)
+    return real
+
+
+def _links(folder: Path, suffix: str) -> list[str]:
+    """The symbolic links of a folder that may be frames: an image stands for its sequence.
+
+    suffix: that they have; empty: any
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return [each.path for each in entries if each.is_symlink()
+                    and each.name.lower().endswith(suffix.lower())]  # fmt: skip
+    except FileNotFoundError:  # of a pattern: said when the job runs
+        return []
+    except OSError as error:
+        raise BridgeError(Code.INVALID, f"{folder} cannot be read: {error.strerror}") from error
+
+
+def _models(request: Request) -> Iterator[str]:
+    """The models that a request names; some names may be paths."""
+    yield from filter(None, (request.model, request.vae, *request.embeddings))
+    yield from (own.name for own in request.loras)
+    yield from (own.model for own in request.controls if own.model)
+    yield from (own.name for own in request.pictures)
 
 
 def sources(request: Request) -> Iterator[str]:
@@ -101,15 +157,27 @@ def uploads(request: Request) -> set[str]:
     return {path for path in sources(request) if path.startswith(UPLOAD)}
 
 
-def placed(request: Request, files: dict[str, Path]) -> Request:
-    """Return `request` with files in place of the uploads that it names."""
+def placed(request: Request, owner: Owner, files: dict[str, Path]) -> Request:
+    """Return `request` as the worker is given it.
+
+    In place of uploads are their files; in place of paths of an owner who is bound to folders is
+    where they really are.
+
+    Raises:
+        BridgeError: see `Owner.check`; there is no such upload (not_found).
+    """
 
     def at(path: str) -> str:
-        return str(files.get(path, path))
+        if path.startswith(UPLOAD):
+            if path not in files:
+                raise BridgeError(Code.NOT_FOUND, f"there is no {path} here", "send the file first")
+            return str(files[path])
+        return str(owner.check(path)) if path and owner.bound else path
 
     return replace(
         request,
         clip=at(request.clip),
+        output=at(request.output),
         mask=at(request.mask),
         subject=at(request.subject),
         controls=tuple(replace(own, maps=at(own.maps)) for own in request.controls),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,45 @@ JOURNAL = "journal.sqlite"
 
 _TRUE, _FALSE = {"1", "on", "yes", "true"}, {"0", "off", "no", "false", ""}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt]?)b|([kmgt])ib)?", re.IGNORECASE | re.ASCII)
-_SETTINGS: Mapping[str, tuple[type, str]] = {
-    "mirror": (str, '"https://..."'),
-    "folder": (str, "a path in quotes"),
-    "offline": (bool, "true or false"),
+#: Of each table its settings: type, and what to write.
+_SETTINGS: Mapping[str, Mapping[str, tuple[Any, str]]] = {
+    "models": {
+        "mirror": (str, '"https://..."'),
+        "folder": (str, "a path in quotes"),
+        "offline": (bool, "true or false"),
+    },
+    "server": {
+        "listen": (str, '"tcp://0.0.0.0:7420"'),
+        "loopback": (bool, "true or false"),
+        "clients": (list, 'a list of public keys, as ["..."]'),
+        "roots": (list, 'a list of folders, as ["/films"]'),
+        "devices": (list, 'a list of devices, as ["cuda:0"]'),
+        "threads": (int, "a whole number; 0 means all"),
+        "hang": ((int, float), "seconds"),
+    },
 }
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """How a server is to run that was started without options.
+
+    listen: a TCP address for other machines; empty: none
+    loopback: whether there is an endpoint for clients without CURVE
+    clients: CURVE public keys (Z85) that may come in
+    roots: folders that files may be in; none: any
+    devices: a worker on each; none: one on the best
+    threads: of each worker; 0: all of the processor
+    hang: seconds without a step after which a worker is started anew
+    """
+
+    listen: str = ""
+    loopback: bool = False
+    clients: tuple[str, ...] = ()
+    roots: tuple[Path, ...] = ()
+    devices: tuple[str, ...] = ()
+    threads: int = 0
+    hang: float = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +99,7 @@ class Config:
     sends_token: bool = True
     offline: bool = True
     forbidden: str = ""
+    server: ServerSettings = field(default_factory=ServerSettings)
     store_budget: int | None = None
 
     def through(self, mirror: str) -> Config:
@@ -86,7 +121,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
     config_dir, data_dir = _folders(environ)
     settings_file = config_dir / "config.toml"
     document = _read(settings_file)
-    settings = _models_table(document, settings_file)
+    settings = _table(document, "models", settings_file)
     endpoint, ours = _endpoint(settings, settings_file, environ)
     return Config(
         settings_file=settings_file,
@@ -105,6 +140,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
             ),
             "",
         ),
+        server=_server(_table(document, "server", settings_file), settings_file),
         store_budget=_budget(document, settings_file, environ),
     )
 
@@ -139,21 +175,51 @@ def _read(path: Path) -> dict[str, Any]:
         raise InvalidInput(f"{path} is not TOML: {error}") from error
 
 
-def _models_table(document: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    settings = document.get("models", {})
+def _table(document: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    """Return a table of the file, its settings looked at."""
+    settings: Any = document.get(name, {})
     if not isinstance(settings, dict):
         raise InvalidInput(
-            f"{path}: models must be a table; write [models] and its settings below."
+            f"{path}: {name} must be a table; write [{name}] and its settings below."
         )
-    for key, value in settings.items():
-        if key not in _SETTINGS:
+    table: dict[str, Any] = settings  # pyright: ignore[reportUnknownVariableType]
+    known = _SETTINGS[name]
+    for key, value in table.items():
+        if key not in known:
             raise InvalidInput(
-                f"{path}, [models]: there is no setting {key!r}; use one of {sorted(_SETTINGS)}."
+                f"{path}, [{name}]: there is no setting {key!r}; use one of {sorted(known)}."
             )
-        kind, example = _SETTINGS[key]
-        if not isinstance(value, kind):
-            raise InvalidInput(f"{path}, [models], {key}: {value!r} cannot be; write {example}.")
-    return settings
+        kind, example = known[key]
+        if not _is_a(kind, value):
+            raise InvalidInput(f"{path}, [{name}], {key}: {value!r} cannot be; write {example}.")
+    return table
+
+
+def _is_a(kind: Any, value: Any) -> bool:
+    if kind is list:
+        texts: list[Any] = value if isinstance(value, list) else [None]
+        return all(isinstance(each, str) and each for each in texts)
+    return isinstance(value, kind) and isinstance(value, bool) is (kind is bool)
+
+
+def _server(table: dict[str, Any], path: Path) -> ServerSettings:
+    """Read the table of the server.
+
+    Raises:
+        InvalidInput: a folder that is not absolute; a number that cannot be.
+    """
+    folders = [Path(text).expanduser() for text in table.get("roots", [])]
+    for folder in folders:
+        if not folder.is_absolute():
+            raise InvalidInput(f"{path}, [server], roots: {folder} is not absolute; begin at /.")
+    if table.get("threads", 0) < 0 or not table.get("hang", 1) > 0:
+        raise InvalidInput(f"{path}, [server]: threads from 0, and hang above 0 seconds.")
+    lists: dict[str, Any] = {
+        "clients": tuple(table.get("clients", ())),
+        "roots": tuple(folders),
+        "devices": tuple(table.get("devices", ())),
+    }
+    return ServerSettings(**{**table, **lists})
 
 
 def _budget(document: Mapping[str, Any], path: Path, environ: Mapping[str, str]) -> int | None:

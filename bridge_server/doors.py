@@ -2,7 +2,7 @@
 
 Three doors (PROTOCOL.md, section 2): ipc in a private folder, where there is such a thing; TCP,
 always with CURVE; and a loopback address without it, only if the user asked for it, where a token
-is shown with every request.
+is shown with every request (`loopback`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import hmac
 import json
 import os
+import re
 import secrets
+import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -33,7 +35,7 @@ _HIGH_WATER = 16
 _HEARTBEAT = (5000, 20000)
 _DOMAIN = b"fresco-bridge"
 _IPC = "ipc://"
-#: Connections of all clients together.
+#: Connections that wait to be taken.
 _MOST_CLIENTS = 256
 
 
@@ -41,7 +43,7 @@ _MOST_CLIENTS = 256
 class Door:
     """A socket, and the mechanism by which its clients are known.
 
-    kind: "ipc", "curve" or "loopback"
+    kind: "ipc" or "curve"
     """
 
     kind: str
@@ -67,23 +69,35 @@ class Wishes:
 
 @dataclass(slots=True)
 class Doors:
-    """All sockets of one server, and the keys."""
+    """All sockets of one server, and the keys.
+
+    shared: the folder of owners other than the user, where no roots were named
+    plain: listens for clients without CURVE, if that is wanted
+    """
 
     wishes: Wishes
     keys: tuple[bytes, bytes]
+    shared: Path
     own: tuple[bytes, bytes] = field(default_factory=zmq.curve_keypair)
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     open: list[Door] = field(default_factory=list[Door])
+    plain: socket.socket | None = None
     _authenticator: AsyncioAuthenticator | None = None
 
-    def start(self, context: zmq.asyncio.Context, folder: Path, version: str) -> Endpoint:
+    def start(
+        self,
+        context: zmq.asyncio.Context,
+        folder: Path,
+        version: str,
+        platform: str = sys.platform,
+    ) -> Endpoint:
         """Open the sockets; returns what to write into the endpoint file in `folder`.
 
         Raises:
             BridgeError: an address is taken, or cannot be (unavailable, invalid).
         """
         listen = self.wishes.listen
-        if sys.platform == "win32":
+        if platform == "win32":
             listen = listen or "tcp://127.0.0.1:*"
         else:
             self.open.append(_ipc(context, folder))
@@ -93,8 +107,13 @@ class Doors:
             self._authenticator.configure_curve_callback(_DOMAIN.decode(), self)
             self.open.append(self._curve(context, listen))
         if self.wishes.loopback:
-            self.open.append(_bound(context, "loopback", "tcp://127.0.0.1:*"))
+            self.plain = socket.create_server(("127.0.0.1", 0))
         return self._endpoint(version)
+
+    @property
+    def abroad(self) -> str:
+        """The address for other machines; empty if there is none."""
+        return next((door.address for door in self.open if door.kind == "curve"), "")
 
     def stop(self) -> None:
         """Close the sockets. What waits in them has half a second to leave."""
@@ -102,6 +121,8 @@ class Doors:
             door.socket.close(linger=500)
             if door.kind == "ipc":
                 Path(door.address.removeprefix(_IPC)).unlink(missing_ok=True)
+        if self.plain is not None:
+            self.plain.close()
         if self._authenticator is not None:
             self._authenticator.stop()
 
@@ -109,33 +130,41 @@ class Doors:
         """Say whether a CURVE key may come in; asked by the authenticator."""
         return key == self.own[0] or key.decode("ascii") in self.wishes.clients
 
-    def owner(self, door: Door, last: zmq.Frame) -> Owner:
-        """Return who sent a message. last: one of its frames."""
-        roots = self.wishes.roots
-        if door.kind != "curve":
-            return Owner(LOCAL, roots)
-        key = str(last.get("User-Id"))
-        return Owner(LOCAL if key == self.own[0].decode() else key, roots)
+    def owner(self, door: Door | None, last: zmq.Frame | None) -> Owner:
+        """Return who sent a message.
 
-    def check_token(self, door: Door, token: str) -> None:
-        """Check what a request on the loopback door shows.
-
-        Raises:
-            BridgeError: not the token (unauthorised).
+        door: where it came in; None: at the loopback endpoint; last: one of its frames
         """
-        if door.kind == "loopback" and not hmac.compare_digest(token.encode(), self.token.encode()):
-            raise BridgeError(
-                Code.UNAUTHORISED,
-                "this request shows no right token",
-                "read it from the endpoint file; it changes with every start of the server",
-            )
+        if door is None or last is None or door.kind != "curve":
+            return Owner(LOCAL, self.wishes.roots)
+        key = str(last.get("User-Id"))
+        if key == self.own[0].decode():
+            return Owner(LOCAL, self.wishes.roots)
+        return self.named(key)
+
+    def named(self, owner: str) -> Owner:
+        """Return an owner by the name that its jobs have."""
+        if owner == LOCAL:
+            return Owner(LOCAL, self.wishes.roots)
+        return Owner(owner, self.wishes.roots or (self.shared.resolve(),))
+
+    def trusts(self, header: bytes) -> bool:
+        """Whether a request at the loopback endpoint shows the token."""
+        shown = wire.request_token([header])
+        return hmac.compare_digest(shown.encode(), self.token.encode())
 
     def _curve(self, context: zmq.asyncio.Context, address: str) -> Door:
+        match = re.fullmatch(r"tcp://[^/]+:(\*|\d{1,5})", address)
+        # libzmq takes port 65537 for 1.
+        if match is None or (match[1] != "*" and int(match[1]) > 65535):
+            raise BridgeError(
+                Code.INVALID, f"{address!r} is no address", "write it as tcp://0.0.0.0:7420"
+            )
         return _bound(context, "curve", address, self.keys)
 
     def _endpoint(self, version: str) -> Endpoint:
         by_kind = {door.kind: door.address for door in self.open}
-        loopback = by_kind.get("loopback", "")
+        loopback = f"tcp://127.0.0.1:{self.plain.getsockname()[1]}" if self.plain else ""
         plain = Endpoint(
             address=by_kind.get("ipc", ""),
             pid=os.getpid(),
@@ -159,11 +188,15 @@ class Doors:
 def kept_keys(file: Path) -> tuple[bytes, bytes]:
     """Read the server's CURVE keys, public and secret; make them at the first time.
 
-    They stay, because other machines know the public one.
+    They stay, because other machines know the public one. A file that holds none is written anew.
     """
-    with suppress(OSError, ValueError, KeyError):
+    with suppress(BridgeError, OSError, ValueError, KeyError, TypeError, AttributeError):
         told = json.loads(file.read_text(encoding="ascii"))
-        return told["public"].encode(), told["secret"].encode()
+        public, secret = told["public"].encode(), told["secret"].encode()
+        check_keys([told["public"], told["secret"]])
+        if zmq.curve_public(secret) == public:
+            file.chmod(0o600)
+            return public, secret
     public, secret = zmq.curve_keypair()
     part = file.with_suffix(f".{os.getpid()}")
     part.unlink(missing_ok=True)  # of a killed server that had the same number
@@ -201,25 +234,24 @@ def _ipc(context: zmq.asyncio.Context, folder: Path) -> Door:
 def _bound(
     context: zmq.asyncio.Context, kind: str, address: str, keys: tuple[bytes, bytes] | None = None
 ) -> Door:
-    socket = context.socket(zmq.ROUTER)
-    socket.router_mandatory = 1
-    socket.linger = 0
-    socket.sndhwm, socket.rcvhwm = _HIGH_WATER, 64
-    socket.maxmsgsize = wire.LIMITS.payload
-    socket.heartbeat_ivl, socket.heartbeat_timeout = _HEARTBEAT
-    if kind == "loopback":
-        socket.setsockopt(zmq.BACKLOG, _MOST_CLIENTS)
+    made = context.socket(zmq.ROUTER)
+    made.router_mandatory = 1
+    made.linger = 0
+    made.sndhwm, made.rcvhwm = _HIGH_WATER, 64
+    made.maxmsgsize = wire.LIMITS.payload
+    made.heartbeat_ivl, made.heartbeat_timeout = _HEARTBEAT
+    made.setsockopt(zmq.BACKLOG, _MOST_CLIENTS)
     if keys is not None:
-        socket.curve_server = 1
-        socket.curve_publickey, socket.curve_secretkey = keys
-        socket.zap_domain = _DOMAIN
+        made.curve_server = 1
+        made.curve_publickey, made.curve_secretkey = keys
+        made.zap_domain = _DOMAIN
     try:
-        socket.bind(address)
-    except zmq.ZMQError as error:
-        socket.close()
+        made.bind(address)
+    except (zmq.ZMQError, OverflowError) as error:
+        made.close()
         raise BridgeError(
             Code.UNAVAILABLE, f"{address} cannot be listened at: {error}", "choose another address"
         ) from error
-    bound = socket.getsockopt(zmq.LAST_ENDPOINT)
+    bound = made.getsockopt(zmq.LAST_ENDPOINT)
     assert isinstance(bound, bytes)
-    return Door(kind, socket, bound.rstrip(b"\0").decode())
+    return Door(kind, made, bound.rstrip(b"\0").decode())

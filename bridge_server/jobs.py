@@ -120,25 +120,36 @@ class Jobs:
 
     # ------------------------------------------------------------------------------------ changes
 
-    def submit(self, owner: Owner, asked: Submit) -> Row:
+    def known(self, owner: Owner, job: str, wanted: Request) -> Row | None:
+        """Return the job of this id; None if there is none.
+
+        Raises:
+            BridgeError: it was asked for with other words, or by somebody else (conflict).
+        """
+        known = self.journal.find(job)
+        if known is not None and (known.owner != owner.name or known.asked != wanted.table()):
+            raise BridgeError(
+                Code.CONFLICT, f"the id {job} stands for another job", "submit it with a new id"
+            )
+        return known
+
+    def submit(self, owner: Owner, asked: Submit, checked: bool = False) -> Row:
         """Add a job, or find the one that was added by the same words.
+
+        checked: its files were looked at; that may take long, and the journal must not wait for it
 
         Raises:
             BridgeError: what is asked for cannot be (invalid, not_found, forbidden, bad_request);
                 the id stands for another job (conflict).
         """
         wanted = to_request(asked)
-        known = self.journal.find(asked.job)
+        known = self.known(owner, asked.job, wanted)
         if known is not None:
-            if known.owner != owner.name or known.asked != wanted.table():
-                raise BridgeError(
-                    Code.CONFLICT, f"the id {asked.job} stands for another job",
-                    "submit it with a new id",
-                )  # fmt: skip
             return known
         if asked.priority not in _PRIORITIES:
             raise BridgeError(Code.INVALID, f"priority: {asked.priority} is not -100 to 100")
-        access.check(wanted, owner)
+        if not checked:
+            access.check(wanted, owner)
         row = Row(
             id=asked.job, owner=owner.name, title=asked.title, client=asked.client,
             parent=asked.parent, priority=asked.priority, created=self._clock(),
@@ -218,6 +229,8 @@ class Jobs:
     def edit(self, owner: Owner, asked: Edit) -> Row:
         """Change a keyframe of a job; one that runs is left to its worker's end.
 
+        A painted picture was looked at before: see `access.check_read`.
+
         Raises:
             BridgeError: there is no such job (not_found); somebody changed it meanwhile
                 (conflict); no such keyframe or value (invalid); it is done (wrong_state).
@@ -232,7 +245,7 @@ class Jobs:
                 Code.CONFLICT, f"job {row.id} is at revision {row.revision}, not {asked.base}",
                 "look at it again",
             )  # fmt: skip
-        row.request = _edited(row, asked, owner)
+        row.request = _edited(row, asked)
         row.revision += 1
         row.keyframes = {
             frame: {**own, "final": own.get("final", True) and int(frame) != asked.frame}
@@ -268,13 +281,33 @@ class Jobs:
     def once(
         self, session: str, id_: str, change: Callable[[], Mapping[str, Any]]
     ) -> Mapping[str, Any]:
-        """Return what `change` returns, or what it returned when the same request came before."""
-        kept = self.journal.reply(session, id_)
+        """Return what `change` returns, or what it returned when the same request came before.
+
+        Raises:
+            BridgeError: what `change` raises, or raised when the same request came before.
+        """
+        kept = self.kept(session, id_)
         if kept is not None:
             return kept
         reply = dict(change())
         self.journal.keep_reply(session, id_, reply, self._clock())
         return reply
+
+    def kept(self, session: str, id_: str) -> Mapping[str, Any] | None:
+        """Return the reply that was kept for a request; None if there is none.
+
+        Raises:
+            BridgeError: it was refused.
+        """
+        kept = self.journal.reply(session, id_)
+        if kept is not None and "code" in kept:
+            raise BridgeError.from_table(kept)
+        return kept
+
+    def keep_refusal(self, session: str, id_: str, error: BridgeError) -> None:
+        """Keep that a request was refused; not where it may succeed later."""
+        if not error.retryable and self.journal.reply(session, id_) is None:
+            self.journal.keep_reply(session, id_, error.table(), self._clock())
 
     # ------------------------------------------------------------------------------------ workers
 
@@ -453,12 +486,11 @@ def to_request(asked: Submit) -> Request:
         raise BridgeError(Code.INVALID, str(error)) from error
 
 
-def _edited(row: Row, asked: Edit, owner: Owner) -> Table:
+def _edited(row: Row, asked: Edit) -> Table:
     """Return the job's request with a keyframe changed.
 
     Raises:
-        BridgeError: no such keyframe or value (invalid); a file that is not there (not_found) or
-            may not be used (forbidden).
+        BridgeError: no such keyframe or value (invalid).
     """
     if asked.what not in _CHANGES:
         raise BridgeError(Code.INVALID, f"what: {asked.what!r} is none of {', '.join(_CHANGES)}")
@@ -472,7 +504,6 @@ def _edited(row: Row, asked: Edit, owner: Owner) -> Table:
         changed = replace(wanted, changes=tuple(others + own))
     except FrescoError as error:
         raise BridgeError(Code.INVALID, str(error)) from error
-    access.check(changed, owner)
     return changed.table()
 
 

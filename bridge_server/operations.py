@@ -12,8 +12,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from bridge_server import catalogue, descriptor, job_logs, library, looks, published
-from bridge_server.access import uploads
+from bridge_server import access, catalogue, descriptor, job_logs, library, looks, published
+from bridge_server.access import UPLOAD, uploads
 from bridge_server.catalogue import Entry
 from bridge_server.jobs import info, to_request
 from bridge_server.journal import Row
@@ -69,7 +69,12 @@ async def answer(server: Server, peer: Peer, call: wire.Call) -> Reply:
 
 
 async def _changed(server: Server, peer: Peer, call: wire.Call, asked: Any) -> Mapping[str, Any]:
-    """Change a job; one that is at a worker is stopped, resumed, or left as it is."""
+    """Change a job, once for each request; one that is at a worker is told of it."""
+    # Ids are made by clients: one owner's must not open the replies to another.
+    whose, what = f"{peer.owner.name} {call.session}", f"{call.op} {call.id}"
+    kept = await server.journalled(lambda: server.jobs.kept(whose, what))
+    if kept is not None:
+        return kept
     fresh = at_worker = False
 
     def wish() -> None:
@@ -87,14 +92,27 @@ async def _changed(server: Server, peer: Peer, call: wire.Call, asked: Any) -> M
             wish()
         return info(row).table()
 
-    told = await server.journalled(
-        lambda: server.jobs.once(call.session, f"{call.op} {call.id}", do)
-    )
+    try:
+        await _check_painted(server, peer, asked)
+        told = await server.journalled(lambda: server.jobs.once(whose, what, do))
+    except BridgeError as error:
+        refusal = error
+        await server.journalled(lambda: server.jobs.keep_refusal(whose, what, refusal))
+        raise
     if at_worker:
         wish()  # again: the job may have been on its way from the queue to the worker
     if fresh:
         server.logs.say(asked.job, f"asked to {call.op}", by=peer.words)
     return told
+
+
+async def _check_painted(server: Server, peer: Peer, asked: Any) -> None:
+    """Look at the picture of an edit, if it has one. Raises BridgeError: see `check_read`."""
+    if isinstance(asked, messages.Edit) and asked.what == "painted" and asked.value:
+        value = asked.value
+        if value.startswith(UPLOAD):  # said when the job begins
+            return
+        await server.in_thread(lambda: access.check_read(value, peer.owner))
 
 
 _CHANGES: Mapping[str, Callable[[Any, Any, Any], Row]] = {
@@ -140,11 +158,14 @@ async def _describe(server: Server, _peer: Peer, _asked: Message) -> messages.De
 
 
 async def _submit(server: Server, peer: Peer, asked: messages.Submit) -> JobInfo:
-    wanted = to_request(asked)
-    if uploads(wanted):  # before it is a job: else its turn might come first
-        await server.hold(asked.job, peer.owner.name, wanted)
-    row = await server.journalled(lambda: server.jobs.submit(peer.owner, asked))
-    server.logs.say(row.id, "asked to submit", by=asked.client or peer.words, owner=row.owner)
+    wanted = await server.in_thread(lambda: to_request(asked))
+    row = await server.journalled(lambda: server.jobs.known(peer.owner, asked.job, wanted))
+    if row is None:
+        await server.in_thread(lambda: access.check(wanted, peer.owner))
+        if uploads(wanted):  # before it is a job: else its turn might come first
+            await server.hold(asked.job, peer.owner.name, wanted)
+        row = await server.journalled(lambda: server.jobs.submit(peer.owner, asked, checked=True))
+        server.logs.say(row.id, "asked to submit", by=asked.client or peer.words, owner=row.owner)
     return _live(server, info(row))
 
 

@@ -37,8 +37,8 @@ JobId = Annotated[str, typer.Argument(help="Its id; the beginning is enough.")]
 
 def serve(
     listen: Annotated[
-        str, typer.Option(help="For other machines, encrypted: tcp://0.0.0.0:7420.")
-    ] = "",
+        str | None, typer.Option(help="For other machines, encrypted: tcp://0.0.0.0:7420.")
+    ] = None,
     allow: Annotated[
         list[str] | None, typer.Option(help="A client's CURVE public key; may be repeated.")
     ] = None,
@@ -46,38 +46,63 @@ def serve(
         list[Path] | None, typer.Option(help="Only files in this folder; may be repeated.")
     ] = None,
     loopback: Annotated[
-        bool, typer.Option("--loopback", help="An endpoint for OpenFX plugins, by a token.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--loopback/--no-loopback", help="An endpoint for OpenFX plugins, by a token."
+        ),
+    ] = None,
     device: Annotated[
         list[str] | None, typer.Option(help="A worker on it: cuda:0, mps, cpu; may be repeated.")
     ] = None,
-    threads: Annotated[int, typer.Option(help="Of the processor, per worker; all of them.")] = 0,
+    threads: Annotated[
+        int | None, typer.Option(min=0, help="Of the processor, per worker; 0: all of them.")
+    ] = None,
     hang: Annotated[
-        float, typer.Option(help="Seconds without a step after which a worker is started anew.")
-    ] = 900.0,
+        float | None,
+        typer.Option(min=1, help="Seconds without a step after which a worker is started anew."),
+    ] = None,
     idle_end: Annotated[
         float, typer.Option(help="Seconds without jobs and requests after which it ends; 0: never.")
     ] = 0.0,
     verbose: Annotated[bool, typer.Option("--verbose", help="Say more on stderr.")] = False,
 ) -> None:
-    """Run the server that editors and the panel talk to. One per user; Ctrl-C ends it."""
-    from bridge_server import server
+    """Run the server that editors and the panel talk to. One per user; Ctrl-C ends it.
+
+    What no option says is as config.toml has it, in its table [server].
+    """
+    from bridge_server import config, server
     from bridge_server.doors import Wishes, check_keys
     from bridge_server.supervisor import Post
 
-    clients = tuple(allow or ())
+    usual = config.load().server
+    clients = tuple(allow or usual.clients)
     check_keys(clients)
-    roots = tuple(folder.resolve() for folder in root or ())
-    posts = [Post(name, threads, hang) for name in device or [""]]
+    roots = tuple(folder.resolve() for folder in root or usual.roots)
+    posts = [
+        Post(
+            name,
+            usual.threads if threads is None else threads,
+            usual.hang if hang is None else hang,
+        )
+        for name in device or usual.devices or [""]
+    ]
+    wishes = Wishes(
+        usual.listen if listen is None else listen,
+        usual.loopback if loopback is None else loopback,
+        clients,
+        roots,
+    )
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(message)s",
     )
-    server.serve(Wishes(listen, loopback, clients, roots), posts, _say_where, idle_end)
+    server.serve(wishes, posts, _say_where, idle_end)
 
 
-def _say_where(at: Endpoint) -> None:
+def _say_where(at: Endpoint, abroad: str = "", key: str = "") -> None:
     typer.echo(f"fresco-bridge: serving at {at.address}", err=True)
+    if abroad:
+        typer.echo(f"fresco-bridge: for other machines: {abroad}, public key {key}", err=True)
 
 
 def stop(

@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import sys
 import time
@@ -20,13 +21,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
 
 import zmq
 import zmq.asyncio
 from filelock import FileLock, Timeout
 
-from bridge_server import config, failures, operations, pipe
+from bridge_server import access, config, failures, operations, pipe
 from bridge_server.access import UPLOAD, Owner, placed, uploads
 from bridge_server.config import Config, state_folder
 from bridge_server.doors import Door, Doors, Wishes, kept_keys
@@ -35,11 +37,11 @@ from bridge_server.forecast import blended
 from bridge_server.job_logs import JobLogs, shortened
 from bridge_server.jobs import Jobs
 from bridge_server.journal import Journal, Row
+from bridge_server.loopback import Line, Loopback
 from bridge_server.outbox import Outbox
 from bridge_server.request import Request, from_table
 from bridge_server.store import Store, allowance
 from bridge_server.supervisor import Post, Running, Supervisor
-from fresco.errors import FrescoError
 from host_plugins.link import endpoint, wire
 from host_plugins.link.errors import BridgeError, Code
 from host_plugins.link.messages import TRANSIENT, Event, Keyframe, Preview, Progress, Subscribe
@@ -47,9 +49,13 @@ from host_plugins.link.wire import Answer, Buffer, Notice
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+#: Is told that a server can be reached: where, from other machines (or empty), and its public key.
+Ready: TypeAlias = Callable[[endpoint.Endpoint, str, str], None]
 
 #: Requests per second of one client, and how many it may have in store.
 _RATE, _BURST = 400.0, 1200.0
+#: Bytes of a header that count as one request more: a large one takes longer to read.
+_WEIGHT = 2048
 #: Requests of one client that are being answered at once; clients that are remembered.
 _AT_ONCE, _PEERS = 64, 512
 #: Seconds between looks at what waits for slow clients; between tries to write the journal.
@@ -75,7 +81,7 @@ class Peer:
     """
 
     owner: Owner
-    outbox: Outbox
+    outbox: Outbox | Line
     client: str = ""
     wanted: Subscribe | None = None
     running: int = 0
@@ -87,13 +93,16 @@ class Peer:
         """Who it is, for people."""
         return " of ".join(filter(None, (self.client, self.owner.name)))
 
-    def allowed(self, now: float) -> bool:
-        """Count a request; whether it is not one too many (a token bucket)."""
+    def allowed(self, now: float, header: int = 0) -> bool:
+        """Count a request; whether it is not one too many (a token bucket).
+
+        header: its bytes
+        """
         self.allowance = min(_BURST, self.allowance + (now - self.seen) * _RATE)
         self.seen = now
         if self.allowance < 1:
             return False
-        self.allowance -= 1
+        self.allowance -= 1 + header / _WEIGHT
         return True
 
 
@@ -127,6 +136,7 @@ class Server:
     errands: Errands = field(init=False)
     _held: set[str] = field(default_factory=set[str])
     _idle_end: bool = False
+    _loopback: Loopback | None = None
     _pictures: dict[tuple[str, int], bytes] = field(default_factory=dict[tuple[str, int], bytes])
 
     async def run(self, ready: Callable[[endpoint.Endpoint], None] = lambda _at: None) -> None:
@@ -138,7 +148,8 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._journal = ThreadPoolExecutor(1, "journal")
         self._files = ThreadPoolExecutor(4, "files")
-        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (self.state, self.state / "shared"):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         journal = await self._in(
             self._journal, lambda: Journal(self.state / config.JOURNAL, self._tell)
         )
@@ -150,7 +161,8 @@ class Server:
         await self._hold()
         self.queued = await self.journalled(lambda: journal.count("queued"))
         context = zmq.asyncio.Context()
-        self.doors = Doors(self.wishes, kept_keys(self.state / "keys.json"))
+        keys = kept_keys(self.state / "keys.json")
+        self.doors = Doors(self.wishes, keys, self.state / "shared")
         at = self.doors.start(context, self.folder, importlib.metadata.version("fresco-bridge"))
         endpoint.write(at, self.folder)
         try:
@@ -162,6 +174,8 @@ class Server:
                 self._spawn(self._end_when_idle())
             for number, door in enumerate(self.doors.open):
                 self._spawn(self._receive(number, door))
+            if self.doors.plain is not None:
+                await self._open_loopback(self.doors.plain)
             ready(at)
             await self._stop.wait()
         finally:
@@ -211,6 +225,8 @@ class Server:
         self._broadcast(Event(event="server", transient=True, time=time.time(),
                               data={"state": "stopping"}))  # fmt: skip
         await asyncio.sleep(_FAREWELL)
+        if self._loopback is not None:
+            await self._loopback.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -313,10 +329,11 @@ class Server:
         return missing
 
     async def arrived(self, row: Row) -> dict[str, Any]:
-        """Return a job's request with files in place of uploads.
+        """Return a job's request with files in place of uploads, its paths looked at once more.
 
         Raises:
-            BridgeError: one is not there (not_found), or not complete (wrong_state).
+            BridgeError: one is not there (not_found), or not complete (wrong_state); a path is not
+                where it may be any more (forbidden).
         """
         wanted = from_table(row.request)
         files: dict[str, Path] = {}
@@ -325,7 +342,8 @@ class Server:
             files[ref] = Path(found["path"])
             if ref == wanted.clip and not wanted.rate and found["rate"]:
                 wanted = replace(wanted, rate=found["rate"])
-        return placed(wanted, files).table()
+        owner = self.doors.named(row.owner)
+        return await self.in_thread(lambda: _placed(wanted, owner, files).table())
 
     async def _tend(self) -> None:
         """Look after uploads now and then; those that nobody needs go."""
@@ -356,16 +374,32 @@ class Server:
             frames: list[zmq.Frame] = await door.socket.recv_multipart(copy=False)
             identity = frames[0].bytes
             if len(frames) > 1:
-                self._on_frames(door, self._peer(number, door, identity, frames[-1]), frames[1:])
+                peer = self._peer((number, identity), door, frames[-1])
+                self._on_frames(peer, [frame.buffer for frame in frames[1:]])
 
-    def _peer(self, number: int, door: Door, identity: bytes, last: zmq.Frame) -> Peer:
-        key = number, identity
+    def _peer(self, key: tuple[int, bytes], door: Door, last: zmq.Frame) -> Peer:
         peer = self._peers.get(key)
         if peer is None:
             self._forget_idle()
-            outbox = Outbox(door.socket, identity)
+            outbox = Outbox(door.socket, key[1])
             peer = self._peers[key] = Peer(self.doors.owner(door, last), outbox)
         return peer
+
+    async def _open_loopback(self, listener: socket.socket) -> None:
+        """Let clients in that have no CURVE. What a connection may do is counted with it."""
+        peers: WeakKeyDictionary[Line, Peer] = WeakKeyDictionary()
+
+        def on_message(line: Line, frames: list[Buffer]) -> None:
+            peer = peers.get(line)
+            if peer is None:
+                peer = peers[line] = Peer(self.doors.owner(None, None), line)
+            self._on_frames(peer, frames, operations.needs_trust)
+
+        def refuse(id_: str, error: BridgeError) -> list[Buffer]:
+            return wire.write_answer(Answer(id_, self.session, error=error))
+
+        self._loopback = Loopback(listener, self.doors.trusts, on_message, refuse)
+        await self._loopback.start()
 
     def _forget_idle(self) -> None:
         """Forget connections that ended; of too many the longest silent."""
@@ -376,21 +410,26 @@ class Server:
             idle = [key for key, peer in self._peers.items() if not peer.running]
             del self._peers[min(idle or self._peers, key=lambda key: self._peers[key].seen)]
 
-    def _on_frames(self, door: Door, peer: Peer, frames: list[zmq.Frame]) -> None:
-        """Read a request, and begin to answer it."""
+    def _on_frames(
+        self, peer: Peer, buffers: list[Buffer], denied: Callable[[str], bool] = lambda _op: False
+    ) -> None:
+        """Read a request, and begin to answer it.
+
+        denied: operations that are not possible where it came in
+        """
         self._busy = time.monotonic()
-        buffers: list[Buffer] = [frame.buffer for frame in frames]
+        small = wire.size(buffers[0]) <= _WEIGHT
         try:
-            if not peer.allowed(time.monotonic()):
+            if not peer.allowed(time.monotonic(), wire.size(buffers[0])):
                 raise BridgeError(Code.BUSY, "too many requests", "ask less often")
             call = wire.read_call(buffers)
-            self.doors.check_token(door, call.token)
-            if door.kind == "loopback" and operations.needs_trust(call.op):
+            if denied(call.op):
                 raise BridgeError(Code.FORBIDDEN, f"{call.op} is not possible on this endpoint")
             if peer.running >= _AT_ONCE:
                 raise BridgeError(Code.BUSY, "too many requests at once", "wait for replies")
         except BridgeError as error:
-            id_ = "" if error.code is Code.BUSY else wire.request_id(buffers)
+            # Who asks too often is not also given the time to have long requests read.
+            id_ = wire.request_id(buffers) if small or error.code is not Code.BUSY else ""
             self._answer(peer, Answer(id_, self.session, error=error))
             return
         peer.running += 1
@@ -506,6 +545,12 @@ def _evicted(settings: Config, keep: set[str]) -> None:
         log.info("%d results went out of the store, %d bytes", len(done.keys), done.freed)
 
 
+def _placed(wanted: Request, owner: Owner, files: dict[str, Path]) -> Request:
+    if owner.bound:
+        access.check(wanted, owner)
+    return placed(wanted, owner, files)
+
+
 def _span(ref: str, wanted: Request) -> dict[str, Any]:
     """An upload, and the frames of it that a request needs."""
     stop = wanted.stop
@@ -532,7 +577,7 @@ class _Ledger:
             uploaded = str(row.request["clip"]).startswith(UPLOAD)
             try:
                 row.request = await server.arrived(row)
-            except (BridgeError, FrescoError) as error:  # the latter: an older program took it on
+            except Exception as error:  # the worker must get its next job, whatever this one is
                 await self._fail(row.id, failures.told(error))
             else:
                 return row, row.request, server.state / "jobs" / row.id, uploaded
@@ -649,7 +694,7 @@ class _Ledger:
 def serve(
     wishes: Wishes,
     posts: Sequence[Post],
-    ready: Callable[[endpoint.Endpoint], None] = lambda _at: None,
+    ready: Ready = lambda _at, _abroad, _key: None,
     idle_end: float = 0.0,
 ) -> None:
     """Run a server in this process until it is told to stop, or gets SIGTERM or SIGINT.
@@ -680,15 +725,18 @@ def serve(
         lock.release()
 
 
-async def _until_signal(server: Server, ready: Callable[[endpoint.Endpoint], None]) -> None:
+async def _until_signal(server: Server, ready: Ready) -> None:
     loop = asyncio.get_running_loop()
 
     def end(_number: int, _frame: object) -> None:
         loop.call_soon_threadsafe(server.stop)
 
+    def ready_now(at: endpoint.Endpoint) -> None:
+        ready(at, server.doors.abroad, server.doors.keys[0].decode())
+
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
-    await server.run(ready)
+    await server.run(ready_now)
 
 
 def _loop() -> asyncio.AbstractEventLoop:

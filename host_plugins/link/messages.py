@@ -572,6 +572,8 @@ def _scalar(kind: Any, given: Any, name: str) -> Any:
     """Check a text, number or truth value; a whole number is a number too."""
     wanted = int | float if kind is float else kind
     good = isinstance(given, wanted) and isinstance(given, bool) is (kind is bool)
+    if kind is int:
+        good = good and -(2**63) <= given < 2**63
     _check(good and (kind is not float or math.isfinite(given)), name, _WORDS[kind], given)
     return float(given) if kind is float else given
 

@@ -197,6 +197,14 @@ def request_id(frames: Sequence[Buffer], limits: Limits = LIMITS) -> str:
         return ""
 
 
+def request_token(frames: Sequence[Buffer], limits: Limits = LIMITS) -> str:
+    """Return the token that a request shows, whatever else it says; nothing if it shows none."""
+    try:
+        return _word(decode(frames, limits)[0], "token", _LONGEST_ID)
+    except BridgeError:
+        return ""
+
+
 def check_sizes(sizes: Sequence[int], limits: Limits = LIMITS) -> None:
     """Check the frames of a message by their sizes, before they are copied.
 

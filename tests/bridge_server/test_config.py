@@ -44,6 +44,40 @@ def test_the_models_folder_is_the_cache_that_others_use(
     assert config.load(environ).folder == Path(folder).expanduser()
 
 
+def test_how_a_server_runs(tmp_path: Path) -> None:
+    assert load(tmp_path).server == config.ServerSettings()
+    text = (
+        '[server]\nlisten = "tcp://0.0.0.0:7420"\nloopback = true\nclients = ["a"]\n'
+        'roots = ["/films", "~/x"]\ndevices = ["cpu"]\nthreads = 3\nhang = 60\n'
+    )
+    told = load(tmp_path, text).server
+    assert (told.listen, told.loopback, told.clients) == ("tcp://0.0.0.0:7420", True, ("a",))
+    assert told.roots == (Path("/films"), Path.home() / "x")
+    assert (told.devices, told.threads, told.hang) == (("cpu",), 3, 60)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "server = 1",
+        "[server]\nport = 1",
+        "[server]\nlisten = 7420",
+        "[server]\nloopback = 1",
+        '[server]\nclients = "a"',
+        "[server]\nclients = [1]",
+        '[server]\nroots = ["films"]',
+        '[server]\nroots = [""]',
+        "[server]\nthreads = true",
+        "[server]\nthreads = -1",
+        "[server]\nhang = 0",
+        "[server]\nhang = nan",
+    ],
+)
+def test_a_server_that_cannot_be(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InvalidInput, match="server"):
+        load(tmp_path, text)
+
+
 def test_what_beats_what(tmp_path: Path) -> None:
     text = '[models]\nmirror = "https://m.example/"\nfolder = "/from/file"\noffline = false\n'
     settings = load(tmp_path, text, HF_ENDPOINT="https://h.example", HF_HUB_CACHE="/cache")

@@ -187,7 +187,6 @@ def test_edits_that_cannot_be(desk: Desk, tmp_path: Path) -> None:
         (Edit(job="a", base=1, frame=5, what="seed", value="1"), Code.INVALID),
         (Edit(job="a", base=1, frame=4, what="colour", value="1"), Code.INVALID),
         (Edit(job="a", base=1, frame=4, what="seed", value="red"), Code.INVALID),
-        (Edit(job="a", base=1, frame=4, what="painted", value="/none.png"), Code.NOT_FOUND),
         (Edit(job="a", base=2, frame=4, what="seed", value="1"), Code.CONFLICT),
         (Edit(job="b", base=1, frame=4, what="seed", value="1"), Code.NOT_FOUND),
     ):

@@ -134,7 +134,7 @@ def test_the_bytes_of_the_example() -> None:
     blocks = re.findall(r"((?:^    .*\n)+)", SECTIONS["3. Frames"], re.MULTILINE)
     request, reply = (
         bytes.fromhex("".join(re.findall(r"^ +((?:[0-9a-f]{2} ?)+)(?=  |$)", block, re.MULTILINE)))
-        for block in blocks
+        for block in blocks[:2]
     )
     call = Call("1", "cancel", "5f0c", {"job": "a1"})
     assert wire.write_call(call) == [request]
