@@ -265,14 +265,15 @@ def test_a_job_whose_clip_is_replaced_fails_and_goes_on_with_the_new_one(
         client.subscribe(["moving"])
         ask(client, "moving", source, output)
         event(client, at_stage("translate"))
-        source.rename(aside)
-        reel(source, (9,), codec="mpeg4")
+        shutil.copy2(source, aside)
+        reel(tmp_path / "new.mp4", (4, 5)).replace(source)
         failed = at_rest(client, "moving")
         assert (failed.state, failed.failure["code"]) == ("failed", "media")
         assert "moving.mp4 was replaced" in failed.failure["error"]
         assert failed.failure["hint"]
         change(client, messages.RETRY, "moving")
-        assert at_rest(client, "moving").state == "done"
+        done = at_rest(client, "moving")
+        assert done.state == "done", done.failure
         assert output.read_bytes() != calm
         aside.replace(source)  # the old one, as it was: its results are still its own
         ask(client, "original", source, again)
@@ -412,14 +413,23 @@ def test_a_folder_that_may_not_be_written_to(serving: Serving, clip: Path, tmp_p
 # ---------------------------------------------------------------------------------------- workers
 
 
-def endless(picture: Path) -> dict[str, Any]:
-    """A painted keyframe in a pipe that nobody writes into: reading it never ends."""
+def ask_endless(
+    serving: Serving, client: Client, job: str, clip: Path, output: Path, picture: Path
+) -> None:
+    """Ask for a job with a painted keyframe that becomes a pipe: reading it never ends."""
+    until(lambda: client.ask(messages.PING).doing != "starting")
+    (worker,) = serving.workers
+    paint(picture)
+    worker.suspend()
+    painted = {"frame": 4, "what": "painted", "value": str(picture)}
+    ask(client, job, clip, output, changes=[painted])
+    picture.unlink()
     os.mkfifo(picture)
-    return {"frame": 4, "what": "painted", "value": str(picture)}
+    worker.resume()
 
 
 def paint(picture: Path) -> None:
-    picture.unlink()
+    picture.unlink(missing_ok=True)
     cv2.imwrite(str(picture), np.full((64, 96, 3), 99, np.uint8))
 
 
@@ -430,7 +440,7 @@ def test_a_job_that_hangs_is_started_anew(clip: Path, tmp_path: Path) -> None:
         serving.client() as client,
     ):
         client.subscribe(["pipe"])
-        ask(client, "pipe", clip, output, changes=[endless(picture)])
+        ask_endless(serving, client, "pipe", clip, output, picture)
         event(client, became("running"))
         told = event(client, again_queued)
         assert told.data["why"] == "the worker did not come forward for 3 seconds"
@@ -482,7 +492,7 @@ def test_a_job_that_ends_every_worker_fails_in_the_end(
     picture = tmp_path / "painted.png"
     with serving.client() as client:
         client.subscribe(["heavy"])
-        ask(client, "heavy", clip, tmp_path / "styled.mp4", changes=[endless(picture)])
+        ask_endless(serving, client, "heavy", clip, tmp_path / "styled.mp4", picture)
         for _ in range(5):
             event(client, became("running"), 180)
             serving.workers[0].kill()

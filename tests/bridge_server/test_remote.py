@@ -163,7 +163,9 @@ def test_the_same_command_again_reports_the_file_and_overwrite_makes_it_again(
 
     code, output, errors = shared.run(*words)
     assert (code, "made before" in errors) == (0, True)
-    assert output.startswith(f"{tmp_path / 'a.mp4'}: 9 frames, verified")
+    assert output.startswith(
+        f"{tmp_path / 'a.mp4'}: 9 frames, styled by fresco-draft (draft), veri"
+    )
     assert (tmp_path / "a.mp4").stat().st_mtime_ns == made
 
     assert shared.run(*words, "--overwrite")[0] == 0
