@@ -236,7 +236,7 @@ def test_a_second_ctrl_c_leaves_at_once(shared: Desk, clip: Path, tmp_path: Path
     for _ in range(2):
         process.send_signal(signal.SIGINT)
         time.sleep(0.05)
-    process.communicate(timeout=5)
+    process.communicate(timeout=20)
     assert process.returncode == 130
     assert shared.at() == at
     until(lambda: shared.jobs()[0].state == "cancelled")
