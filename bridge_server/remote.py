@@ -42,6 +42,8 @@ PRINTED = "server.log"
 _TAKEN = "is running already"
 #: Seconds: for a server to start, for a reply, between looks at events and at whether it lives.
 _STARTING, _REPLY, _POLL, _LOOK = 60.0, 30.0, 0.2, 2.0
+#: Seconds for the request to cancel of a command that leaves at once.
+_LAST_WORD = 1.0
 #: Seconds in the queue after which it is said why nothing happens.
 _PATIENCE = 3.0
 #: Servers that may end at one job before that is an error.
@@ -329,15 +331,39 @@ class _Errand:
     # ----------------------------------------------------------------------------------- following
 
     def _followed(self, job: JobInfo) -> JobInfo:
-        while job.state in _UNDERWAY:
-            changed = False
+        try:
+            while job.state in _UNDERWAY:
+                again = self._looks_after_server()
+                job = self._looked_at(job, again)
+        except KeyboardInterrupt:  # the second: there is no waiting for the job's end
+            with suppress(BridgeError, KeyboardInterrupt):
+                self._client.ask(messages.CANCEL, OfJob(job=job.job), _LAST_WORD)
+            raise
+        return self._ask(messages.JOB, job.job)
+
+    def _looked_at(self, job: JobInfo, again: bool) -> JobInfo:
+        """Show what has come; returns the job as it is now.
+
+        again: its state is to be asked for, whatever has come
+
+        Raises:
+            BridgeError: the server was ended (unavailable), or what it says.
+        """
+        changed = again
+        try:
             for event in self._client.poll(_POLL):
                 changed = self._on(event, job.job) or changed
             self._stop_if_asked(job.job)
-            if self._looks_after_server() or changed:
+            if changed:
                 job = self._ask(messages.JOB, job.job)
             self._excuse(job)
-        return self._ask(messages.JOB, job.job)
+        except BridgeError as error:
+            if error.code is not Code.UNAVAILABLE:
+                raise
+            if self._ended:
+                raise _ended() from error
+            self._looked = 0.0  # else it is started again at the next turn
+        return job
 
     def _on(self, event: Event, job: str) -> bool:
         """Show an event; whether it changes the job's state."""
@@ -388,9 +414,7 @@ class _Errand:
         if running() is not None:
             return False
         if self._ended or self._stopping or self._starts == _STARTS:
-            raise BridgeError(
-                Code.UNAVAILABLE, "the server was ended", "the same command starts it, and goes on"
-            )
+            raise _ended()
         self._starts += 1
         found_or_started(self._place, self._settings, self._cancel)
         self._watch(events.Note("the server had ended, and was started again; the job goes on"))
@@ -404,6 +428,12 @@ class _Errand:
         pong = self._client.ask(messages.PING, None, _REPLY)
         if pong.running:
             self._watch(events.Note("the server is at another job; `fresco-bridge jobs` lists all"))
+
+
+def _ended() -> BridgeError:
+    return BridgeError(
+        Code.UNAVAILABLE, "the server was ended", "the same command starts it, and goes on"
+    )
 
 
 def foretold(told: Mapping[str, Any]) -> events.Forecast:

@@ -128,8 +128,8 @@ def test_events_are_json_lines_and_the_last_one_is_the_report(
 @pytest.mark.parametrize(
     ("command", "output"),
     [
-        (("render",), "a.mp4"),
-        (("render", "--until", "keyframes"), "keys"),
+        (("render", "--local"), "a.mp4"),
+        (("render", "--local", "--until", "keyframes"), "keys"),
         (("contact-sheet",), "sheet.png"),
     ],
 )
@@ -142,11 +142,11 @@ def test_what_the_draft_model_made_is_called_a_draft(
     output: str,
 ) -> None:
     monkeypatch.setenv(config.STORE, str(done / "store"))
-    result = run(*command, *RENDER[1:], clip, "-o", tmp_path / output)
+    result = run(*command, *WISHES, clip, "-o", tmp_path / output)
     assert result.exit_code == 0, result.output
     assert "styled by fresco-draft (draft)" in result.stdout
 
-    result = run(*command, *RENDER[1:], clip, "-o", tmp_path / f"b {output}", "--json")
+    result = run(*command, *WISHES, clip, "-o", tmp_path / f"b {output}", "--json")
     last = json.loads(result.stdout.splitlines()[-1])
     assert (last["model"], last["draft"]) == ("fresco-draft", True)
 

@@ -561,7 +561,7 @@ def at_the_same_moment(serving: Serving, client: Client, clip: Path, output: Pat
     job = f"{op}-it"
     ask(client, job, clip, output, until="keyframes")
     log = serving.state / "jobs" / job / "log.jsonl"
-    until(log.exists)
+    until(lambda: log.exists() and '"begun"' in log.read_text())
     sent(serving, signal.SIGSTOP)
     until(lambda: '"ended"' in log.read_text())
     fields = {"base": 1, "frame": 4, "what": "seed", "value": "5"} if op == "edit" else {}

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from bridge_server.forecast import Forecast
 from bridge_server.journal import Row
 from bridge_server.pipe import Message
 from bridge_server.supervisor import Post, Running, Supervisor
@@ -163,12 +162,3 @@ def test_who_wants_less_is_heard(tmp_path: Path, wishes: tuple[str, ...], state:
         assert running.wish == ("queued" if state == "paused" else state)
 
     play(tmp_path, ALIVE, Ledger(jobs=1), course)
-
-
-def test_a_forecast_counts_by_its_own_clock() -> None:
-    now = 0.0
-    forecast = Forecast({"frames": 10, "pixels": 1, "size": 1}, {}, lambda: now)
-    forecast.move("encode", 0, 10)
-    now = 5.0
-    forecast.move("encode", 5, 10)
-    assert forecast.left() == 5.0

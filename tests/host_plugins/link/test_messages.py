@@ -36,7 +36,12 @@ def some(kind: Any) -> st.SearchStrategy[Any]:
     if isinstance(kind, type) and issubclass(kind, Message):
         return some_message(kind)
     floats = st.floats(allow_nan=False, allow_infinity=False)
-    plain = {str: st.text(max_size=9), int: st.integers(), bool: st.booleans(), float: floats}
+    plain = {
+        str: st.text(max_size=9),
+        int: st.integers(-(2**63), 2**63 - 1),
+        bool: st.booleans(),
+        float: floats,
+    }
     return plain[kind]
 
 
