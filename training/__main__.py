@@ -146,7 +146,7 @@ def train_diffusion(options: argparse.Namespace) -> None:
 def train_classifier(options: argparse.Namespace) -> None:
     """Trains the judge of styles and prints its accuracy on held-out pictures."""
     run = _run(options, "classifier", 4000, 2e-3)
-    classifier.train(run, _shards(options))
+    classifier.train(run, _shards(options), _vae(options))
     table = classifier.measure(run.folder / "classifier.safetensors", _held(options))
     (run.folder / "accuracy.json").write_text(json.dumps(table, indent=1))
     log.info("accuracy on held-out pictures: %s", table)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderTiny
 from safetensors.torch import load_model, save_model
 from torch import nn
 
@@ -56,22 +58,59 @@ class Classifier(nn.Module):
         return [NAMES[int(i)] for i in self(images).argmax(dim=1)]
 
 
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Styled pictures, and their latents: views of files."""
+
+    styled: np.ndarray
+    latents: np.ndarray
+
+    @classmethod
+    def open(cls, folder: Path) -> Shard:
+        """Opens a shard's files."""
+        return cls(*(np.load(folder / f"{name}.npy", mmap_mode="r")
+                     for name in ("styled", "latents")))  # fmt: skip
+
+    def pictures(self, places: list[tuple[int, int, int, int]]) -> torch.Tensor:
+        """Crops (picture, style, y, x), (N, 3, SIZE, SIZE) in [0, 1]."""
+        crops = [self.styled[n, k, y : y + SIZE, x : x + SIZE] for n, k, y, x in places]
+        return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+
+    @torch.inference_mode()
+    def decoded(
+        self, places: list[tuple[int, int, int, int]], vae: AutoencoderTiny, noise: float
+    ) -> torch.Tensor:
+        """The same crops by way of the autoencoder, the latents noisy: as a painter's come."""
+        edge = SIZE // 8
+        crops = [self.latents[n, k, :, y // 8 : y // 8 + edge, x // 8 : x // 8 + edge]
+                 for n, k, y, x in places]  # fmt: skip
+        latents = torch.from_numpy(np.stack(crops)).float() / vae.config.scaling_factor
+        latents = latents + noise * latents.std() * torch.randn(latents.shape)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = vae.decoder(latents.contiguous(memory_format=torch.channels_last))
+        return (found.float().clamp(-1, 1) + 1) / 2
+
+
 def _batch(
-    styled: np.ndarray, count: int, together: bool, rng: np.random.Generator
+    shard: Shard, vae: AutoencoderTiny, count: int, together: bool, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Crops of single styles, blurred, noisy or recoloured a little: no artefact is to decide.
+
+    Half of the batches have gone through the autoencoder, which is not to decide either.
 
     together: few crops in all styles, so that not the contents decide; else many pictures.
     """
     repeats = len(NAMES) if together else 1
-    crops = []
+    places: list[tuple[int, int, int, int]] = []
     for start in range(0, count, repeats):
-        y, x = (int(rng.integers(256 - SIZE + 1)) for _ in range(2))
-        picture = styled[int(rng.integers(len(styled)))]
-        labels = np.arange(start, start + repeats) % len(NAMES)
-        crops += [picture[label, y : y + SIZE, x : x + SIZE] for label in labels]
-    labels = np.arange(len(crops)) % len(NAMES)
-    images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+        y, x = (8 * int(rng.integers((256 - SIZE) // 8 + 1)) for _ in range(2))
+        picture = int(rng.integers(len(shard.styled)))
+        places += [(picture, label % len(NAMES), y, x) for label in range(start, start + repeats)]
+    labels = np.array([place[1] for place in places])
+    if rng.uniform() < 0.5:
+        images = shard.decoded(places, vae, rng.uniform(0, 0.25))
+    else:
+        images = shard.pictures(places)
     return _disturb(images, rng).clamp(0, 1), torch.from_numpy(labels)
 
 
@@ -102,11 +141,12 @@ def _freeze_statistics(model: nn.Module) -> None:
             layer.eval()
 
 
-def train(run: loop.Run, shards: list[Path]) -> None:
+def train(run: loop.Run, shards: list[Path], autoencoder: Path) -> None:
     """Trains and writes `classifier.safetensors`."""
     torch.manual_seed(run.seed)
     model = Classifier()
-    styled = [np.load(shard / "styled.npy", mmap_mode="r") for shard in shards]
+    opened = [Shard.open(shard) for shard in shards]
+    vae = AutoencoderTiny.from_pretrained(autoencoder).to(memory_format=torch.channels_last).eval()
     rng = np.random.default_rng(run.seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=run.rate, fused=True)
     average = loop.Average([model], 0.998)
@@ -117,7 +157,9 @@ def train(run: loop.Run, shards: list[Path]) -> None:
         together = step < TOGETHER * run.steps
         if not together:
             _freeze_statistics(model)
-        images, labels = _batch(styled[int(rng.integers(len(styled)))], run.batch, together, rng)
+        images, labels = _batch(
+            opened[int(rng.integers(len(opened)))], vae, run.batch, together, rng
+        )
         scores = model(images)
         value = F.cross_entropy(scores, labels, label_smoothing=0.05)
         optimiser.zero_grad()
