@@ -143,11 +143,7 @@ class Course:
 
     def kill_at_stage(self, stage: str) -> None:
         with self.serving.client() as client:
-            client.subscribe([self.job], ["progress"])
-            ask(client, self.job, self.clip, self.output)
-            now = info(client, self.job)
-            if now.state == "done":  # a kill came later than it was meant to
-                return
+            self._ask(client)
             event(client, lambda each: at_stage(stage)(each) or became("done")(each))
             time.sleep(self.chance.uniform(0, 0.1))
             if self.chance.random() < 0.5:
@@ -158,13 +154,20 @@ class Course:
     def kill_at_publishing(self) -> None:
         """The file has its name, and the journal does not know it yet."""
         with self.serving.client() as client:
-            client.subscribe([self.job], ["progress"])
-            ask(client, self.job, self.clip, self.output)
+            self._ask(client)
             event(client, lambda each: at_stage("encode")(each) or became("done")(each))
             assert self.serving.process is not None
             self.serving.process.send_signal(signal.SIGSTOP)
             until(self.output.exists)
         self._kill_server("publish")
+
+    def _ask(self, client: Client) -> None:
+        """Ask for the job; for another one where a kill came later than it was meant to."""
+        client.subscribe([self.job], ["progress"])
+        if ask(client, self.job, self.clip, self.output).state == "done":
+            self.output.unlink()
+            self.job = f"{self.job}-again"
+            self._ask(client)
 
     def end(self) -> bytes:
         with self.serving.client() as client:
