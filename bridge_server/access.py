@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from bridge_server import library
-from bridge_server.request import Request
+from bridge_server.request import Request, with_files
 from host_plugins.link.errors import BridgeError, Code
 
 #: The user who runs the server.
@@ -84,7 +84,7 @@ def check(request: Request, owner: Owner) -> None:
         if not path.startswith(UPLOAD):
             check_read(path, owner)
     if owner.bound:
-        for name in filter(library.is_path, _models(request)):
+        for name in filter(library.is_path, models(request)):
             owner.check(name)
     if request.output:
         output = owner.check(request.output)
@@ -134,12 +134,11 @@ def _links(folder: Path, suffix: str) -> list[str]:
         raise BridgeError(Code.INVALID, f"{folder} cannot be read: {error.strerror}") from error
 
 
-def _models(request: Request) -> Iterator[str]:
-    """The models that a request names; some names may be paths."""
+def models(request: Request) -> Iterator[str]:
+    """Yield the models that a request names; some names may be paths."""
     yield from filter(None, (request.model, request.vae, *request.embeddings))
-    yield from (own.name for own in request.loras)
+    yield from (own.name for own in (*request.loras, *request.pictures) if own.name)
     yield from (own.model for own in request.controls if own.model)
-    yield from (own.name for own in request.pictures)
 
 
 def sources(request: Request) -> Iterator[str]:
@@ -174,18 +173,4 @@ def placed(request: Request, owner: Owner, files: dict[str, Path]) -> Request:
             return str(files[path])
         return str(owner.check(path)) if path and owner.bound else path
 
-    return replace(
-        request,
-        clip=at(request.clip),
-        output=at(request.output),
-        mask=at(request.mask),
-        subject=at(request.subject),
-        controls=tuple(replace(own, maps=at(own.maps)) for own in request.controls),
-        pictures=tuple(
-            replace(own, pictures=tuple(map(at, own.pictures))) for own in request.pictures
-        ),
-        changes=tuple(
-            replace(own, value=at(own.value)) if own.what == "painted" else own
-            for own in request.changes
-        ),
-    )
+    return with_files(request, at)

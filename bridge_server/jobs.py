@@ -37,6 +37,8 @@ from host_plugins.link.messages import (
 EFFECT = "io.fresco.Stylise"
 #: States in which nothing more comes of itself.
 AT_REST = ("done", "failed", "cancelled")
+#: Of the others, in SQL.
+_UNFINISHED = f"state not in {AT_REST}"
 _CHANGES = ("prompt", "negative", "strength", "seed", "painted")
 _DAY = 24 * 3600.0
 _MOST = 200
@@ -108,15 +110,13 @@ class Jobs:
         if asked.jobs:
             found = [row for job in asked.jobs if (row := self.journal.find(job))]
         else:
-            resting = ", ".join(f"'{state}'" for state in AT_REST)
-            where = f"(state not in ({resting}) or changed > ?) order by place desc"
+            where = f"({_UNFINISHED} or changed > ?) order by place desc"
             found = self.journal.select(where, [self._clock() - _DAY], 4096)
         return Subscription(newest={row.id: row.seq for row in found if owner.sees(row.owner)})
 
     def unfinished(self) -> list[Row]:
         """Return all jobs that may go on."""
-        resting = ", ".join(f"'{state}'" for state in AT_REST)
-        return self.journal.select(f"state not in ({resting})")
+        return self.journal.select(_UNFINISHED)
 
     # ------------------------------------------------------------------------------------ changes
 
@@ -358,15 +358,15 @@ class Jobs:
         for row in self.journal.select("state = 'queued' order by place"):
             self.note(row.id, text)
 
-    def keyframe(self, job: str, keyframe: Keyframe) -> int:
-        """Keep where a styled keyframe is; returns its event's number, 0 if that was known."""
+    def keyframe(self, job: str, keyframe: Keyframe) -> None:
+        """Keep where a styled keyframe is, and tell of it if that was not known."""
         row = self._row(job)
         table, frame = keyframe.table(), str(keyframe.frame)
         if row.keyframes.get(frame) == table:
-            return 0
+            return
         row.keyframes, row.crashes = {**row.keyframes, frame: table}, 0
         self.journal.put(row, "keyframes", "crashes")
-        return self.journal.tell(row, "keyframe", table, self._clock()).seq
+        self.journal.tell(row, "keyframe", table, self._clock())
 
     def uses(self, job: str, units: list[str], forward: bool = True) -> None:
         """Keep which results a job stands on. forward: they were made just now."""
@@ -377,8 +377,7 @@ class Jobs:
     def done(self, job: str, revision: int, report: list[Table], keyframes: list[int]) -> Row:
         """Take a finished job over, unless it was changed meanwhile."""
         row = self._row(job)
-        if row.revision != revision:
-            self._move(row, "queued", why="a keyframe was changed")
+        if self._outdated(row, revision):
             return row
         row.report, row.forecast = report, {}
         self._forget_keyframes(row, keyframes)
@@ -389,14 +388,20 @@ class Jobs:
     def rested(self, job: str, revision: int, keyframes: list[int], forecast: Table) -> Row:
         """Let a job wait at its gate, unless it was changed meanwhile."""
         row = self._row(job)
-        if row.revision != revision:
-            self._move(row, "queued", why="a keyframe was changed")
+        if self._outdated(row, revision):
             return row
         row.gate, row.forecast = str(row.request.get("until", "done")), forecast
         self._forget_keyframes(row, keyframes)
         self.journal.put(row, "gate", "forecast")
         self._move(row, "waiting", gate=row.gate, forecast=forecast)
         return row
+
+    def _outdated(self, row: Row, revision: int) -> bool:
+        """Whether a job was changed since it had `revision`; then it comes forward again."""
+        if row.revision == revision:
+            return False
+        self._move(row, "queued", why="a keyframe was changed")
+        return True
 
     def _forget_keyframes(self, row: Row, keyframes: list[int]) -> None:
         """Forget those that the job has no more."""
@@ -413,8 +418,7 @@ class Jobs:
     def failed(self, job: str, failure: BridgeError, revision: int | None = None) -> Row:
         """Let a job fail, and say why; unless it was changed since it had `revision`."""
         row = self._row(job)
-        if revision is not None and row.revision != revision:
-            self._move(row, "queued", why="a keyframe was changed")
+        if revision is not None and self._outdated(row, revision):
             return row
         row.failure = failure.table()
         self.journal.put(row, "failure")

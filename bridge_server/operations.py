@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 #: Answered only to the user, and not on the endpoint that has no encryption.
 _TRUSTED = ("events.subscribe", "events.unsubscribe", "events.replay", "shutdown")
-#: Their replies are kept: a late copy of one must not undo what came after it.
-_ONCE = frozenset({"cancel", "pause", "resume", "retry", "approve", "edit"})
 #: The state that each gives a job that runs.
 _WISHES = {"cancel": "cancelled", "pause": "paused", "edit": "queued"}
 CAPABILITIES = ("files", "uploads", "frames", "previews", "looks")
@@ -61,7 +59,7 @@ async def answer(server: Server, peer: Peer, call: wire.Call) -> Reply:
         raise BridgeError(Code.UNSUPPORTED, f"there is no operation {call.op!r} here")
     asked = op.request.from_table(call.fields, call.payloads)
     if call.op in _ERRANDS:
-        return await _ERRANDS[call.op](server, peer, call)
+        return await _ERRANDS[call.op](server, peer, call, asked)
     if call.op in _CHANGES:
         return await _changed(server, peer, call, asked), ()
     reply = await HANDLERS[call.op](server, peer, asked)
@@ -115,6 +113,7 @@ async def _check_painted(server: Server, peer: Peer, asked: Any) -> None:
         await server.in_thread(lambda: access.check_read(value, peer.owner))
 
 
+#: Their replies are kept: a late copy of one must not undo what came after it.
 _CHANGES: Mapping[str, Callable[[Any, Any, Any], Row]] = {
     "cancel": lambda jobs, owner, asked: jobs.cancel(owner, asked.job),
     "pause": lambda jobs, owner, asked: jobs.pause(owner, asked.job),
@@ -200,32 +199,30 @@ async def _replay(server: Server, peer: Peer, asked: messages.Replay) -> message
 
 async def _result(server: Server, peer: Peer, asked: messages.OfJob) -> Made:
     row = await server.journalled(lambda: server.jobs.find(peer.owner, asked.job))
-    folder = server.state / "jobs" / row.id
-    files = await server.in_thread(lambda: tuple(made(row, folder)))
+    files = await server.in_thread(lambda: tuple(made(row, server.folder_of(row.id))))
     return Made(job=row.id, state=row.state, files=files, report=tuple(row.report))
 
 
-async def _upload(server: Server, peer: Peer, call: wire.Call) -> Reply:
+async def _upload(server: Server, peer: Peer, call: wire.Call, _asked: Any) -> Reply:
     return await server.errands.ask(call.op, peer.owner.name, call.fields, call.payloads)
 
 
-async def _upload_frame(server: Server, peer: Peer, call: wire.Call) -> Reply:
-    answer = await _upload(server, peer, call)
+async def _upload_frame(server: Server, peer: Peer, call: wire.Call, asked: Any) -> Reply:
+    answer = await _upload(server, peer, call, asked)
     await server.look_at_held()
     return answer
 
 
-async def _download(server: Server, peer: Peer, call: wire.Call) -> Reply:
-    asked = OPS[call.op].request.from_table(call.fields)
-    assert isinstance(asked, messages.OfJob)
+async def _download(server: Server, peer: Peer, call: wire.Call, asked: messages.OfJob) -> Reply:
     row = await server.journalled(lambda: server.jobs.find(peer.owner, asked.job))
-    folder = server.state / "jobs" / row.id
-    files = [file.table() for file in await server.in_thread(lambda: made(row, folder))]
+    files = [
+        file.table() for file in await server.in_thread(lambda: made(row, server.folder_of(row.id)))
+    ]
     more = {"files": files, "span": row.span or [0, 0]}
     return await server.errands.ask(call.op, peer.owner.name, call.fields, more=more)
 
 
-_ERRANDS: Mapping[str, Callable[[Server, Peer, wire.Call], Awaitable[Reply]]] = {
+_ERRANDS: Mapping[str, Callable[[Server, Peer, wire.Call, Any], Awaitable[Reply]]] = {
     "upload.begin": _upload,
     "upload.chunk": _upload,
     "upload.end": _upload,

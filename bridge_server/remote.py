@@ -16,7 +16,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,7 +189,7 @@ def job_id(wanted: Request, settings: Config, attempt: int = 0) -> str:
     """
     version = importlib.metadata.version("fresco-bridge")
     files = {path: _file_facts(path) for path in access.sources(wanted)}
-    models = {name: _model_facts(name, settings) for name in _models(wanted)}
+    models = {name: _model_facts(name, settings) for name in access.models(wanted)}
     said = json.dumps([wanted.table(), version, files, models, attempt], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()[:32]
 
@@ -209,13 +209,6 @@ def _files(file: Path) -> list[Path]:
         return [file]
     named = _NUMBER.sub("", file.name)
     return sorted(own for own in file.parent.iterdir() if _NUMBER.sub("", own.name) == named)
-
-
-def _models(wanted: Request) -> Iterator[str]:
-    named = [wanted.model, wanted.vae, *wanted.embeddings]
-    parts = (*wanted.loras, *wanted.pictures)
-    yield from filter(None, (*named, *(own.name for own in parts)))
-    yield from (own.model for own in wanted.controls if own.model)
 
 
 def _model_facts(name: str, settings: Config) -> Any:

@@ -514,6 +514,11 @@ def _placed(request: Request, folder: Path) -> Request:
     def at(path: str) -> str:
         return str(folder / Path(path).expanduser()) if path else ""
 
+    return with_files(request, at)
+
+
+def with_files(request: Request, at: Callable[[str], str]) -> Request:
+    """Return `request` with `at` of each file that it names; also of "", where it names none."""
     return replace(
         request,
         **{name: at(getattr(request, name)) for name in ("clip", "output", "mask", "subject")},

@@ -186,6 +186,10 @@ class Server:
         """End soon, in the event loop."""
         self._stop.set()
 
+    def folder_of(self, job: str) -> Path:
+        """Where a job's log is, and what must be remembered of it."""
+        return self.logs.folder / job
+
     @property
     def ending(self) -> bool:
         """Whether it was told to stop."""
@@ -580,7 +584,7 @@ class _Ledger:
             except Exception as error:  # the worker must get its next job, whatever this one is
                 await self._fail(row.id, failures.told(error))
             else:
-                return row, row.request, server.state / "jobs" / row.id, uploaded
+                return row, row.request, server.folder_of(row.id), uploaded
         return None
 
     async def _fail(self, job: str, failure: BridgeError) -> None:
@@ -605,9 +609,13 @@ class _Ledger:
             server.transient(running, self._seq.get(job, 0), "preview", told.table(), payloads)
         else:
             change = self._change(running, message)
-            await server.persisted(change)
-            row = await server.persisted(lambda: jobs.journal.find(job))
-            self._seq[job] = row.seq if row is not None else 0
+
+            def changed() -> int:
+                change()
+                row = jobs.journal.find(job)
+                return 0 if row is None else row.seq
+
+            self._seq[job] = await server.persisted(changed)
             if what == "ended":
                 await self._learn(running, message["how"])
 

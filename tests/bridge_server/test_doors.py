@@ -73,7 +73,8 @@ def test_keys_that_others_could_read_are_closed(tmp_path: Path) -> None:
 
 def test_a_half_written_file_of_a_dead_process_is_no_hindrance(tmp_path: Path) -> None:
     (tmp_path / f"keys.{os.getpid()}").write_text("half")
-    kept_keys(tmp_path / "keys.json")
+    keys = kept_keys(tmp_path / "keys.json")
+    assert kept_keys(tmp_path / "keys.json") == keys
 
 
 @pytest.mark.parametrize("key", ["", "a" * 39, "a" * 41, "é" * 40, "a" * 39 + '"'])

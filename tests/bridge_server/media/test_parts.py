@@ -42,10 +42,20 @@ def test_removing_what_is_not_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_both_kinds_go_to_the_disk(tmp_path: Path) -> None:
+def test_both_kinds_go_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    brought: list[int] = []
+    sync = os.fsync
+
+    def noted(handle: int) -> None:
+        brought.append(os.fstat(handle).st_ino)
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
     (tmp_path / "a").touch()
     parts.to_disk(tmp_path / "a")
     parts.to_disk(tmp_path)
+    folder = [] if os.name == "nt" else [tmp_path.stat().st_ino]
+    assert brought == [(tmp_path / "a").stat().st_ino, *folder]
 
 
 @pytest.mark.parametrize(("held", "moved"), [(3, True), (99, False)])
