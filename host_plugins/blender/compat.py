@@ -148,7 +148,7 @@ def new_effect(
     second: Any | None = None,
 ) -> Any:
     """Add an effect strip over timeline frames [start, stop); a generator has no inputs."""
-    known = type(collection).bl_rna.functions["new_effect"].parameters.keys()
+    known = collection.bl_rna.functions["new_effect"].parameters.keys()
     given = {"name": name, "type": kind, "channel": channel, "frame_start": start}
     given |= {"length": stop - start} if "length" in known else {"frame_end": stop}
     for names, strip in ((("input1", "seq1"), first), (("input2", "seq2"), second)):
