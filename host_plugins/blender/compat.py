@@ -125,6 +125,11 @@ def trims(strip: Any) -> tuple[int, int]:
     return _timing(strip, "content_trim_start"), _timing(strip, "content_trim_end")
 
 
+def is_retimed(strip: Any) -> bool:
+    """Whether a strip has keys that change its speed; in 4.2 only movies and sound may have them."""
+    return len(getattr(strip, "retiming_keys", ())) > 0
+
+
 def set_handles(strip: Any, left: int, right: int) -> None:
     """Let a strip be shown over timeline frames [left, right)."""
     new = hasattr(strip, "left_handle")

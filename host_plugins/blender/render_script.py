@@ -112,7 +112,7 @@ def parts(strip: Any, editor: Any) -> Iterable[Any]:
 
 def neutralise(meta: Any, span: range) -> None:
     """Let a meta strip show what is in it, unchanged, over all of `span`."""
-    if len(meta.retiming_keys):
+    if compat.is_retimed(meta):
         meta.retiming_keys.reset()
     left, right = compat.left_handle(meta), compat.right_handle(meta)
     compat.set_handles(meta, min(left, span.start), max(right, span.stop))

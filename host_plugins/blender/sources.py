@@ -138,7 +138,7 @@ def _check_own_picture(strip: Any, scene: Any) -> None:
 
 
 def _retimings(strip: Any, scene: Any) -> Iterator[str]:
-    if len(strip.retiming_keys):
+    if compat.is_retimed(strip):
         yield "it is retimed"
     if strip.use_reverse_frames:
         yield "it plays backwards"
@@ -301,7 +301,7 @@ def _check_there(strip: Any) -> None:
             )
 
 
-_NEEDED = {"SCENE": "scene", "MOVIECLIP": "clip", "MASK": "mask"}
+_NEEDED = {"SCENE": "scene", "MASK": "mask"}
 
 
 def _made_from(strip: Any) -> Iterator[Any]:

@@ -118,11 +118,10 @@ def with_modifier(make: Maker) -> Maker:
 def animated(make: Maker, path: str, first: float, last: float) -> Maker:
     def made(scene: Any, name: str, start: int) -> Any:
         strip = make(scene, name, start)
-        holder, _, prop = path.rpartition(".")
-        owner = getattr(strip, holder) if holder else strip
+        whole = f"{strip.path_from_id()}.{path}"
         for frame, value in ((start, first), (start + 9, last)):
-            setattr(owner, prop, value)
-            assert owner.keyframe_insert(prop, frame=frame)
+            changed(lambda *_: strip, **{path.replace(".", "__"): value})(scene, name, start)
+            assert scene.keyframe_insert(whole, frame=frame)
         return strip
 
     return made
@@ -324,6 +323,8 @@ def wait(jobs: dict[str, Any]) -> dict[str, str]:
 
 def main() -> None:
     scene = scene_for("timeline")
+    # Without a scene that is edited, modifiers crash Blender 5.0.
+    sequencer(scene)
     made = build(scene)
     see(scene, OUT / "seen")
     found: dict[str, Any] = {}
