@@ -15,6 +15,11 @@ import bpy
 #: The class that properties of strips are registered on.
 STRIP_TYPE: Any = getattr(bpy.types, "Strip", None) or getattr(bpy.types, "Sequence", None)
 
+#: What the collection of all strips is called, in paths of animated properties too.
+ALL_STRIPS = ("strips_all", "sequences_all")
+#: Whether movies keep more than 8 bits when they are decoded.
+FINE_MOVIES = bpy.app.version >= (4, 5)
+
 #: Names of timing until 5.0, and from 5.1 on.
 _TIMING = {
     "content_start": "frame_start",
@@ -126,7 +131,7 @@ def trims(strip: Any) -> tuple[int, int]:
 
 
 def is_retimed(strip: Any) -> bool:
-    """Whether a strip has keys that change its speed; in 4.2 only movies and sound may have them."""
+    """Whether a strip has keys that change its speed; in 4.2 only movies and sound can."""
     return len(getattr(strip, "retiming_keys", ())) > 0
 
 

@@ -42,6 +42,27 @@ class Timing:
         return self.right - self.left + self.before + self.after
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Movie:
+    """Frames of a movie file.
+
+    times: (frames,) int64, when they are shown, in the order of decoding; in units of its clock
+    units: of the clock, in a second
+    alpha: the file says that it has alpha
+    fine: the file says that it has more than 8 bits
+    """
+
+    times: np.ndarray
+    units: float
+    alpha: bool
+    fine: bool
+
+    @property
+    def count(self) -> int:
+        """How many frames there are."""
+        return len(self.times)
+
+
 def ratio(source: float, fps: float, base: float) -> float:
     """Return a source's frame rate by the timeline's, as Blender reckons: in single precision.
 

@@ -7,11 +7,12 @@ There is no table of all frames: the file is walked through, and the pictures ar
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from .frames import Unclear
+from . import depths
+from .frames import Movie, Unclear
 
 _MAGIC = b"\x1a\x45\xdf\xa3"
 #: Elements that are gone into; whatever is in them comes next.
@@ -20,6 +21,8 @@ _CLUSTER, _GROUP = 0x1F43B675, 0xA0
 _OPENED = {_SEGMENT, _INFO, _TRACKS, _TRACK, _VIDEO, _CLUSTER, _GROUP}
 _SCALE, _NUMBER, _KIND, _ALPHA, _TIME = 0x2AD7B1, 0xD7, 0x83, 0x53C0, 0xE7
 _NUMBERS = {_SCALE, _NUMBER, _KIND, _ALPHA, _TIME}
+_CODEC, _SETTINGS = 0x86, 0x63A2
+_TEXTS = {_CODEC, _SETTINGS}
 _BLOCKS = {0xA3, 0xA1}
 _PICTURE, _LACED = 1, 0x06
 
@@ -29,13 +32,17 @@ def is_matroska(head: bytes) -> bool:
     return head.startswith(_MAGIC)
 
 
-def times(file: BinaryIO) -> tuple[np.ndarray, float, bool]:
-    """Return the frames' times as they are stored, the units per second, and whether alpha is.
+Track = dict[int, Any]
+
+
+def movie(file: BinaryIO) -> Movie:
+    """Return what the blocks say of the first moving picture.
 
     Raises:
         Unclear: frames are not told apart without decoding.
     """
-    scale, tracks, now, number = 1_000_000, [dict[int, int]()], 0, None
+    scale, now = 1_000_000, 0
+    tracks: list[Track] = [{}]
     stored: list[int] = []
     for kind, value in _elements(file):
         if kind == _TRACK:
@@ -44,29 +51,28 @@ def times(file: BinaryIO) -> tuple[np.ndarray, float, bool]:
             scale = value
         elif kind == _TIME:
             now = value
-        elif kind in _NUMBERS:
-            tracks[-1][kind] = value
-        else:
-            number = number or _picture(tracks)[_NUMBER]
-            track, time, flags = _head(file, value)
-            if track == number:
-                if flags & _LACED:
-                    raise Unclear("its file packs several frames into one block")
+        elif kind in _BLOCKS:
+            if (time := _time(file, value, _picture(tracks)[_NUMBER])) is not None:
                 stored.append(now + time)
+        else:
+            tracks[-1][kind] = value
     if not stored:
         raise Unclear("its file holds no moving picture")
-    return np.array(stored, np.int64), 1e9 / scale, bool(_picture(tracks).get(_ALPHA))
+    track = _picture(tracks)
+    settings = {depths.BOXES.get(track.get(_CODEC, b""), b""): track.get(_SETTINGS, b"")}
+    fine = depths.is_fine(track.get(_CODEC, b""), settings)
+    return Movie(np.array(stored, np.int64), 1e9 / scale, bool(track.get(_ALPHA)), fine)
 
 
-def _picture(tracks: list[dict[int, int]]) -> dict[int, int]:
+def _picture(tracks: list[Track]) -> Track:
     for track in tracks:
         if track.get(_KIND) == _PICTURE and _NUMBER in track:
             return track
     raise Unclear("its file holds no moving picture")
 
 
-def _elements(file: BinaryIO) -> Iterator[tuple[int, int]]:
-    """Numbers with their values, tracks, and blocks with where they begin."""
+def _elements(file: BinaryIO) -> Iterator[tuple[int, Any]]:
+    """Tracks, what is said of them and of time, and blocks with where they begin."""
     file.seek(0)
     while True:
         kind, size = _vint(file, marked=True), _vint(file)
@@ -79,6 +85,8 @@ def _elements(file: BinaryIO) -> Iterator[tuple[int, int]]:
         begin = file.tell()
         if kind in _NUMBERS:
             yield kind, int.from_bytes(file.read(size), "big")
+        elif kind in _TEXTS:
+            yield kind, file.read(size)
         elif kind in _BLOCKS:
             yield kind, begin
         file.seek(begin + size)
@@ -94,9 +102,12 @@ def _vint(file: BinaryIO, marked: bool = False) -> int | None:
     return value if marked else value - (1 << 7 * length)
 
 
-def _head(file: BinaryIO, begin: int) -> tuple[int | None, int, int]:
-    """A block's track, its time within the cluster, and its flags."""
+def _time(file: BinaryIO, begin: int, wanted: int) -> int | None:
+    """A block's time within its cluster; None if it is of another track."""
     file.seek(begin)
-    track = _vint(file)
-    rest = file.read(3)
-    return track, int.from_bytes(rest[:2], "big", signed=True), rest[2] if len(rest) == 3 else 0
+    track, rest = _vint(file), file.read(3)
+    if track != wanted or len(rest) < 3:
+        return None
+    if rest[2] & _LACED:
+        raise Unclear("its file packs several frames into one block")
+    return int.from_bytes(rest[:2], "big", signed=True)

@@ -9,38 +9,18 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
 
 from . import matroska, quicktime
-from .frames import Unclear
+from .frames import Movie, Unclear
 
 #: Frame rates are whole numbers, or such a number by 1001.
 _DENOMINATOR = 1001
 #: Of a unit of the file's clock: what is nearer to a half may be rounded either way.
 _EITHER = 1e-3
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Movie:
-    """Frames of a movie file.
-
-    times: (frames,) int64, as they are stored: in the order of decoding; in units of its clock
-    units: of the clock, in a second
-    alpha: the file says that it has alpha
-    """
-
-    times: np.ndarray
-    units: float
-    alpha: bool
-
-    @property
-    def count(self) -> int:
-        """How many frames there are."""
-        return len(self.times)
 
 
 def movie(path: str) -> Movie:
@@ -61,7 +41,7 @@ def _movie(path: str, _size: int, _changed: int) -> Movie:
         for kind, known in ((quicktime, quicktime.is_quicktime), (matroska, matroska.is_matroska)):
             if known(head):
                 try:
-                    return Movie(*kind.times(file))
+                    return kind.movie(file)
                 except (ValueError, IndexError, ArithmeticError, struct.error) as error:
                     raise Unclear("the tables of its file are damaged") from error
     raise Unclear("its file is neither MP4, MOV, MKV nor WebM, which the server reads")

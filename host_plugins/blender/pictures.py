@@ -104,6 +104,17 @@ def has_alpha(path: str) -> bool:
     raise Unclear(f"{os.path.basename(path)} is not what its name says")
 
 
+def is_png16(path: str) -> bool:
+    """Whether a file is a PNG whose samples have 16 bits.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        head = file.read(25)
+    return head.startswith(b"\x89PNG") and head[24:] == b"\x10"
+
+
 def _channels(file: BinaryIO, head: bytes) -> set[bytes]:
     """The channels of an EXR of one layer."""
     if struct.unpack_from("<I", head, 4)[0] & (_MULTIPART | _DEEP):

@@ -9,7 +9,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .frames import Unclear
+from . import depths
+from .frames import Movie, Unclear
 
 _HEAD = struct.Struct(">I4s")
 #: No table of a film of a day is larger.
@@ -22,8 +23,8 @@ def is_quicktime(head: bytes) -> bool:
     return head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 
 
-def times(file: BinaryIO) -> tuple[np.ndarray, float, bool]:
-    """Return the frames' times as they are stored, the units per second, and whether alpha is.
+def movie(file: BinaryIO) -> Movie:
+    """Return what the tables say of the first moving picture.
 
     Raises:
         Unclear: no table of frames, or it leaves some out.
@@ -32,12 +33,12 @@ def times(file: BinaryIO) -> tuple[np.ndarray, float, bool]:
     units = _units(_child(movie, b"mvhd"))
     for track in _children(movie, b"trak"):
         media = _child(track, b"mdia")
-        if _child(media, b"hdlr")[8:12] == b"vide":
+        if bytes(_child(media, b"hdlr")[8:12]) == b"vide":
             scale = _units(_child(media, b"mdhd"))
             table = _child(_child(media, b"minf"), b"stbl")
             stored = _stored(table)
             _check_edits(track, stored, scale, units)
-            return stored, scale, _alpha(table)
+            return Movie(stored, scale, *_described(table))
     raise Unclear("its file holds no moving picture")
 
 
@@ -124,7 +125,10 @@ def _edits(data: memoryview) -> Iterator[tuple[int, int, float]]:
         yield length, begin, rate / 65536
 
 
-def _alpha(table: memoryview) -> bool:
-    for _, entry in _boxes(_child(table, b"stsd")[8:]):
-        return struct.unpack_from(">H", entry, 74)[0] == _ALPHA
-    return False
+def _described(table: memoryview) -> tuple[bool, bool]:
+    """Whether the picture has alpha, and more than 8 bits."""
+    for codec, entry in _boxes(_child(table, b"stsd")[8:]):
+        depth = struct.unpack_from(">H", entry, 74)[0]
+        settings = dict(_boxes(entry[78:]))
+        return depth == _ALPHA, depths.is_fine(codec, settings)
+    return False, False

@@ -13,7 +13,6 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,6 @@ import bpy
 # Run as a script it is in no package; what is beside it is found by its folder.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 compat: Any = importlib.import_module("compat")
-
-#: Of these kinds every picture may be finer than 8 bits.
-_FINE_KINDS = {"SCENE", "MOVIECLIP"}
-_FINE_FILES = {".exr", ".hdr", ".tif", ".tiff", ".dpx", ".cin"}
-#: These show what lies beneath them.
-_COVERING = {"ADJUSTMENT", "MULTICAM"}
-_BITS = 24  # where a PNG says how many bits its samples have
 
 
 def end_with_parent() -> None:
@@ -46,68 +38,36 @@ def run(task: dict[str, Any]) -> None:
     bpy.ops.wm.open_mainfile(filepath=task["blend"], load_ui=False, use_scripts=task["scripts"])
     os.unlink(task["blend"])
     scene: Any = bpy.data.scenes[task["scene"]]
-    editor = scene.sequence_editor
-    editor.display_stack(None)
-    wanted = [compat.all_strips(editor)[name] for name in task["strips"]]
+    scene.sequence_editor.display_stack(None)
     span = range(task["first"], task["stop"])
-    isolate(scene, wanted, span)
-    fine = any(is_fine(each) for strip in wanted for each in made_from(strip, editor))
-    prepare(scene, task["alpha"], fine)
+    isolate(scene, task, span)
+    prepare(scene, task["alpha"], task["fine"])
     for place, frame in enumerate(span):
         scene.frame_set(frame)
         scene.render.filepath = str(Path(task["folder"], f"f_{place:04d}.png"))
         bpy.ops.render.render(write_still=True, scene=scene.name)
 
 
-def isolate(scene: Any, wanted: list[Any], span: range) -> None:
-    """Let nothing be seen but the wanted strips, each as it is by itself."""
-    editor = scene.sequence_editor
-    around = [meta for strip in wanted for meta in ancestors(strip)]
-    needed = {each.name for strip in wanted for each in made_from(strip, editor)}
-    shown = {strip.name for strip in (*wanted, *around)}
-    for strip in compat.all_strips(editor):
-        if strip.name in shown:
-            strip.mute = False
-        elif strip.name not in needed:
-            strip.mute = True
+def isolate(scene: Any, task: dict[str, Any], span: range) -> None:
+    """Let nothing be seen but the wanted strips, each as it is by itself.
+
+    task: names of strips: `wanted`; `parts`, which they are made from; `around`, which they are in
+    """
+    every = {strip.name: strip for strip in compat.all_strips(scene.sequence_editor)}
+    for name, strip in every.items():
+        if name not in task["parts"]:
+            strip.mute = name not in task["wanted"] and name not in task["around"]
+    for name in task["wanted"]:
+        every[name].mute, every[name].blend_type = False, "ALPHA_OVER"
+        every[name].blend_alpha = 1.0
+        switch_off_animation(scene, name, ("blend_alpha", "mute"))
+    around = [every[name] for name in task["around"]]
     for meta in around:
+        switch_off_animation(scene, meta.name, ("",))
         neutralise(meta, span)
-    for strip in wanted:
-        strip.blend_type, strip.blend_alpha = "ALPHA_OVER", 1.0
-        still(scene, strip, "blend_alpha")
-        still(scene, strip, "mute")
-    for meta in around:
-        still(scene, meta, "")
-    for holder in (editor, *around):
+    for holder in (scene.sequence_editor, *around):
         for channel in holder.channels:
             channel.mute = False
-
-
-def ancestors(strip: Any) -> Iterator[Any]:
-    """The meta strips that a strip is in."""
-    meta = compat.parent(strip)
-    while meta is not None:
-        yield meta
-        meta = compat.parent(meta)
-
-
-def made_from(strip: Any, editor: Any) -> Iterator[Any]:
-    """The strip and all that it shows."""
-    yield strip
-    for each in parts(strip, editor):
-        yield from made_from(each, editor)
-
-
-def parts(strip: Any, editor: Any) -> Iterable[Any]:
-    """The strips that a strip is made from."""
-    if strip.type == "META":
-        return list(compat.children(strip))
-    if strip.type in _COVERING:
-        meta = compat.parent(strip)
-        beside = compat.strips(editor) if meta is None else compat.children(meta)
-        return [each for each in beside if each.channel < strip.channel]
-    inputs = (getattr(strip, name, None) for name in ("input_1", "input_2"))
-    return [each for each in inputs if each is not None]
 
 
 def neutralise(meta: Any, span: range) -> None:
@@ -126,30 +86,14 @@ def neutralise(meta: Any, span: range) -> None:
         modifier.mute = True
 
 
-def still(scene: Any, strip: Any, name: str) -> None:
-    """Switch off what animates a property of a strip; all of them where `name` is empty."""
-    quoted = bpy.utils.escape_identifier(strip.name)
+def switch_off_animation(scene: Any, name: str, properties: tuple[str, ...]) -> None:
+    """Switch off what animates properties of a strip, by the beginnings of their names."""
+    owner = f'["{bpy.utils.escape_identifier(name)}"].'
     drivers = scene.animation_data.drivers if scene.animation_data else ()
     for curve in (*compat.fcurves(scene), *drivers):
-        if f'["{quoted}"].{name}' in curve.data_path:
+        _, found, path = curve.data_path.partition(owner)
+        if found and path.startswith(properties):
             curve.mute = True
-
-
-def is_fine(strip: Any) -> bool:
-    """Whether a strip's pictures may be finer than 8 bits."""
-    if strip.type in _FINE_KINDS or getattr(strip, "use_float", False):
-        return True
-    if strip.type != "IMAGE":
-        return False
-    name = strip.elements[0].filename
-    return os.path.splitext(name)[1].lower() in _FINE_FILES or _png16(strip.directory, name)
-
-
-def _png16(folder: str, name: str) -> bool:
-    if not name.lower().endswith(".png"):
-        return False
-    with open(os.path.join(bpy.path.abspath(folder), name), "rb") as file:
-        return file.read(_BITS + 1)[_BITS:] == b"\x10"
 
 
 def prepare(scene: Any, alpha: bool, fine: bool) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 
 import bpy
 
+from . import compat, looks, trees
+
 _SCRIPT = Path(__file__).with_name("render_script.py")
 #: Lines of what Blender said that are told when it failed.
 _TOLD = 5
@@ -71,9 +73,9 @@ class Rendering:
         self._blend, self._log = folder / "copy.blend", folder / "log.txt"
         task = folder / "task.json"
         names = [strip_names] if isinstance(strip_names, str) else list(strip_names)
-        told = {
-            "blend": str(self._blend), "scene": scene.name, "strips": names, "first": first,
-            "stop": stop, "folder": str(folder), "alpha": alpha, "scripts": _scripts_allowed(),
+        told = _strips(scene, names) | {
+            "blend": str(self._blend), "scene": scene.name, "first": first, "stop": stop,
+            "folder": str(folder), "alpha": alpha, "scripts": _scripts_allowed(),
         }  # fmt: skip
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -123,6 +125,19 @@ class Rendering:
             lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
             return "\n".join([line for line in lines if line.strip()][-_TOLD:])
         return ""
+
+
+def _strips(scene: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Which strips the other Blender shows, by name, and whether any of them is fine."""
+    every = compat.all_strips(scene.sequence_editor)
+    wanted = [every[name] for name in names]
+    made_from = [each for strip in wanted for each in trees.made_from(strip, scene)]
+    return {
+        "wanted": list(names),
+        "parts": sorted({each.name for each in made_from} - set(names)),
+        "around": sorted({each.name for strip in wanted for each in trees.ancestors(strip)}),
+        "fine": any(looks.is_fine(strip, scene) for strip in wanted),
+    }
 
 
 def _scripts_allowed() -> bool:

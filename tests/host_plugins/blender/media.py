@@ -87,11 +87,13 @@ def image(
     path: Path, pixels: NDArray[Any], kind: str = "uint8", channels: Iterable[str] | None = None
 ) -> Path:
     """Write one picture; pixels: (H, W, channels), 0 to 1."""
-    spec: Any = oiio.ImageSpec(*pixels.shape[1::-1], pixels.shape[2], kind)
+    height, width, count = pixels.shape
+    spec: Any = oiio.ImageSpec(width, height, count, kind)
     if channels is not None:
         spec.channelnames = tuple(channels)
     spec.attribute("oiio:UnassociatedAlpha", 1)
     file = oiio.ImageOutput.create(str(path))
+    assert file is not None
     assert file.open(str(path), spec)
     assert file.write_image(np.ascontiguousarray(pixels, np.float32))
     file.close()
@@ -100,4 +102,6 @@ def image(
 
 def read(path: Path) -> NDArray[np.float32]:
     """An image file as (H, W, channels), 0 to 1."""
-    return oiio.ImageBuf(str(path)).get_pixels(oiio.FLOAT)
+    pixels = oiio.ImageBuf(str(path)).get_pixels(oiio.FLOAT)
+    assert pixels is not None, path
+    return pixels

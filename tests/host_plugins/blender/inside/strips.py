@@ -159,9 +159,7 @@ def effect(kind: str, *inputs: Maker, **values: Any) -> Maker:
     """An effect over ten frames, on strips that are one frame longer at either end."""
 
     def made(scene: Any, name: str, start: int) -> Any:
-        made_from = [
-            make(scene, f"{name} {place}", start) for place, make in enumerate(inputs, 1)
-        ]
+        made_from = [make(scene, f"{name} {place}", start) for place, make in enumerate(inputs, 1)]
         for place, each in enumerate(made_from, 1):
             each.channel = place
         strip = compat.new_effect(
@@ -341,7 +339,9 @@ def main() -> None:
         if each["why"]:
             begin, end = (each["start"] + each[key] for key in ("first", "stop"))
             folder = OUT / "rendered" / name
-            jobs[name] = rendering.Rendering(scene, each["strips"], begin, end, folder, each["alpha"])
+            jobs[name] = rendering.Rendering(
+                scene, each["strips"], begin, end, folder, each["alpha"]
+            )
             found[name]["clip"] = jobs[name].clip
     for name, error in wait(jobs).items():
         found[name]["error"] = error
