@@ -24,8 +24,9 @@ import zmq.asyncio
 from zmq.auth.asyncio import AsyncioAuthenticator
 from zmq.utils import z85
 
+from bridge_server import envelope, signpost
 from bridge_server.access import LOCAL, Owner
-from host_plugins.link import endpoint, wire
+from host_plugins.link import wire
 from host_plugins.link.endpoint import Endpoint
 from host_plugins.link.errors import BridgeError, Code
 
@@ -150,7 +151,7 @@ class Doors:
 
     def trusts(self, header: bytes) -> bool:
         """Whether a request at the loopback endpoint shows the token."""
-        shown = wire.request_token([header])
+        shown = envelope.request_token([header])
         return hmac.compare_digest(shown.encode(), self.token.encode())
 
     def _curve(self, context: zmq.asyncio.Context, address: str) -> Door:
@@ -225,7 +226,7 @@ def check_keys(keys: Sequence[str]) -> None:
 
 
 def _ipc(context: zmq.asyncio.Context, folder: Path) -> Door:
-    address = endpoint.socket_address(endpoint.private_folder(folder))
+    address = signpost.socket_address(signpost.private_folder(folder))
     # What a killed server left: this one holds the lock, so nobody else listens there.
     Path(address.removeprefix(_IPC)).unlink(missing_ok=True)
     return _bound(context, "ipc", address)

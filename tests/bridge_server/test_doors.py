@@ -20,7 +20,6 @@ from bridge_server.doors import Doors, Wishes, check_keys, kept_keys
 from host_plugins.link import wire
 from host_plugins.link.endpoint import Endpoint
 from host_plugins.link.errors import BridgeError, Code
-from host_plugins.link.wire import Call
 
 
 def opened(
@@ -172,7 +171,7 @@ def test_owners(tmp_path: Path) -> None:
 def test_who_shows_the_token(tmp_path: Path) -> None:
     own = Doors(Wishes(), zmq.curve_keypair(), tmp_path)
     for token, trusted in ((own.token, True), ("", False), (own.token[:-1], False), ("é", False)):
-        (header,) = wire.write_call(Call("1", "ping", "s", token=token))
+        (header,) = wire.write_call("1", "ping", "s", {"token": token})
         assert own.trusts(bytes(header)) is trusted
     assert not own.trusts(b"")
     assert not own.trusts(b"\xc1")
