@@ -36,6 +36,8 @@ _HIGH_WATER = 16
 _HEARTBEAT = (5000, 20000)
 _DOMAIN = b"fresco-bridge"
 _IPC = "ipc://"
+#: Roots, and bytes of their paths: all are told of in one message.
+_MOST_ROOTS, _ROOTS = 1000, 1 << 16
 #: Connections that wait to be taken.
 _MOST_CLIENTS = 256
 
@@ -223,6 +225,20 @@ def check_keys(keys: Sequence[str]) -> None:
             good = False
         if not good:
             raise BridgeError(Code.INVALID, f"{key!r} is no CURVE key", "it has 40 characters")
+
+
+def check_roots(roots: Sequence[Path]) -> None:
+    """Check folders that files may be in.
+
+    Raises:
+        BridgeError: there are more than a client can be told of (invalid).
+    """
+    size = sum(len(os.fsencode(root)) for root in roots)
+    if size > _ROOTS or len(roots) > _MOST_ROOTS:
+        raise BridgeError(
+            Code.INVALID, f"{len(roots)} roots with names of {size} bytes are too many",
+            f"name a folder that they are in; {_MOST_ROOTS} roots and {_ROOTS} bytes are allowed",
+        )  # fmt: skip
 
 
 def _ipc(context: zmq.asyncio.Context, folder: Path) -> Door:

@@ -72,13 +72,14 @@ def serve(
     What no option says is as config.toml has it, in its table [server].
     """
     from bridge_server import config, server
-    from bridge_server.doors import Wishes, check_keys
+    from bridge_server.doors import Wishes, check_keys, check_roots
     from bridge_server.supervisor import Post
 
     usual = config.load().server
     clients = tuple(allow or usual.clients)
     check_keys(clients)
     roots = tuple(folder.resolve() for folder in root or usual.roots)
+    check_roots(roots)
     posts = [
         Post(
             name,

@@ -16,7 +16,7 @@ import zmq.asyncio
 
 from bridge_server import doors
 from bridge_server.access import LOCAL
-from bridge_server.doors import Doors, Wishes, check_keys, kept_keys
+from bridge_server.doors import Doors, Wishes, check_keys, check_roots, kept_keys
 from host_plugins.link import wire
 from host_plugins.link.endpoint import Endpoint
 from host_plugins.link.errors import BridgeError, Code
@@ -176,3 +176,11 @@ def test_who_shows_the_token(tmp_path: Path) -> None:
     assert not own.trusts(b"")
     assert not own.trusts(b"\xc1")
     assert doors.Wishes().loopback is False
+
+
+def test_roots_that_one_message_could_not_tell_of() -> None:
+    check_roots([Path("/films") / str(number) for number in range(1000)])
+    for roots in ([Path("/f")] * 1001, [Path("/" + "f" * 250) / str(n) for n in range(300)]):
+        with pytest.raises(BridgeError, match="are too many") as told:
+            check_roots(roots)
+        assert told.value.code is Code.INVALID
