@@ -20,9 +20,11 @@ from pathlib import Path
 
 from bridge_server.errors import OutsideFolders
 
+#: Whether a path can be opened step by step: not on Windows.
+_STEPS = os.open in os.supports_dir_fd
 #: Names of what this process has opened: of Linux.
 _OPENED = Path("/proc/self/fd")
-NAMES = _OPENED.is_dir() and os.open in os.supports_dir_fd
+NAMES = _STEPS and _OPENED.is_dir()
 _FILE = (
     os.O_RDONLY
     | getattr(os, "O_NOFOLLOW", 0)
@@ -116,11 +118,14 @@ def folder(path: Path) -> Generator[Path]:
         OutsideFolders, OSError: see `descriptor`.
     """
     bounds = _bounds.get()
-    if bounds is None or _inside(path, bounds.ours) or not NAMES:
+    if bounds is None or _inside(path, bounds.ours):
         yield path
-        return
-    with _opened_folder(path, bounds) as handle:
-        yield _OPENED / str(handle)
+    elif not _STEPS:
+        _check_whole(path, bounds)
+        yield path
+    else:
+        with _opened_folder(path, bounds) as handle:
+            yield _OPENED / str(handle) if NAMES else path
 
 
 @contextmanager
@@ -134,7 +139,7 @@ def steady(paths: Iterable[Path]) -> Generator[None]:
             added or removed meanwhile.
     """
     bounds = _bounds.get()
-    if bounds is None or os.open not in os.supports_dir_fd:
+    if bounds is None or not _STEPS:
         yield
         return
     watched = [path for path in paths if _inside(path, bounds.roots)]
@@ -182,9 +187,8 @@ def _mark(known: os.stat_result) -> tuple[int, int, int]:
 @contextmanager
 def _parent(path: Path, bounds: _Bounds) -> Generator[tuple[int | None, str]]:
     """Yield the opened folder that a file is in, and its name there."""
-    if os.open not in os.supports_dir_fd:  # Windows: the path as it is now, and no link in it
-        if not _inside(path, bounds.roots) or path.resolve() != path:
-            raise _outside(path)
+    if not _STEPS:
+        _check_whole(path, bounds)
         yield None, str(path)
         return
     with _opened_folder(path.parent, bounds) as handle:
@@ -244,6 +248,12 @@ def _check_same(handle: int, path: Path) -> None:
         finally:
             os.close(again)
     raise _outside(path)
+
+
+def _check_whole(path: Path, bounds: _Bounds) -> None:
+    """Check a path as it is now: that it is in the owner's folders, and no link in it."""
+    if not _inside(path, bounds.roots) or path.resolve() != path:
+        raise _outside(path)
 
 
 def _inside(path: Path, folders: tuple[Path, ...]) -> bool:

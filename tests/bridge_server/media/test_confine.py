@@ -169,6 +169,24 @@ def test_where_names_of_opened_files_are_not_known(
         list(decode.frames(clip))
 
 
+def test_where_paths_cannot_be_opened_step_by_step(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows: a path is looked at as a whole, and again when it was opened."""
+    monkeypatch.setattr(confine, "NAMES", False)
+    monkeypatch.setattr(confine, "_STEPS", False)
+    inside, _ = ours_and_theirs(root, "a.mp4", short_film)
+    clip = probe(inside)
+    with confine.folder(root / "films") as folder, confine.steady([inside]):
+        assert folder == root / "films"
+    changed_at(monkeypatch, str(inside), lambda: by_folder(root, "a.mp4"))
+    with pytest.raises(OutsideFolders):
+        list(decode.frames(clip))
+    for opened in (confine.folder(inside.parent), confine.file(inside)):
+        with pytest.raises(OutsideFolders), opened:
+            pass
+
+
 @pytest.mark.parametrize("told", ["../secret/inner/a.mp4", "films/../../secret/inner/a.mp4",
                                   "films/link.mp4", "films/folder/a.mp4"])  # fmt: skip
 def test_what_leads_out(root: Path, told: str) -> None:
