@@ -19,7 +19,7 @@ from bridge_server.config import Config
 from bridge_server.environment import Environment
 from bridge_server.errors import SourceChanged
 from bridge_server.footage import Beside, WorkSize, beside, painting
-from bridge_server.media import profiles
+from bridge_server.media import confine, profiles
 from bridge_server.media.clip import Clip
 from bridge_server.media.encode import OnPublish, Writer
 from bridge_server.media.errors import NotWritten
@@ -139,7 +139,8 @@ class Job:
         """Make the writer of the output; what can be refused before the work is refused here."""
         request = self.request
         if self.output != Path(request.output):  # only the name is ours, not the place
-            self.output.parent.mkdir(exist_ok=True)
+            with confine.folder(self.output.parent.parent) as folder:
+                (folder / self.output.parent.name).mkdir(exist_ok=True)
         if self.output.parent.is_dir() and not os.access(self.output.parent, os.W_OK):
             raise NotWritten(f"{self.output.parent} may not be written to; choose another folder.")
         return Writer(
