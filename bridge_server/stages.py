@@ -105,7 +105,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.footage = Footage(self.job.clip, self.job.size, self.job.hdr, self.cancel)
-        self._mattes = {name: Matte(clip, self.cancel) for name, clip in self.job.beside.items()}
+        self._mattes = {name: Matte(own, self.cancel) for name, own in self.job.beside.items()}
 
     def begin(self, stage: str, done: float, total: float) -> None:
         """Count what follows as work of `stage`, of which `done` was there already."""
@@ -237,15 +237,16 @@ class Bench:
     def _translate(self, unit: Translate, desk: Path) -> None:
         """Translate one batch."""
         job, ready = self.job, self.ready()
-        frames = self.footage.at(unit.keyframes)
+        frames, tracks = self.footage.at(unit.keyframes), job.tracks
+        asked = [tracks.at(number) for number in unit.keyframes]
         new = keyframes(
             frames,
             ready.model,
-            prompts=job.request.prompt,
-            negative=job.request.negative,
+            prompts=[own.prompt for own in asked],
+            negative=[own.negative for own in asked],
             controls=self.maps(frames, unit.keyframes),
-            seeds=job.request.seed,
-            strengths=job.strength,
+            seeds=[own.seed for own in asked],
+            strengths=[own.strength for own in asked],
             background=self.background(unit.keyframes),
             numbers=unit.keyframes,
             settings=job.settings,
@@ -286,8 +287,9 @@ class Bench:
 
     def options(self, ready: Ready, numbers: Sequence[int]) -> Options:
         """How a batch is run; its steps are told as shares of its keyframes."""
-        job = self.job
-        first = first_step(job.strength, job.settings.steps)
+        job, tracks = self.job, self.job.tracks
+        strongest = max(tracks.at(number).strength for number in numbers)
+        first = first_step(strongest, job.settings.steps)
 
         def on_step(step: Step) -> None:
             share = (step.index + 1 - first) / max(1, step.last + 1 - first)
@@ -344,11 +346,12 @@ class Bench:
         """Read a keyframe as a done one."""
         frames = self.footage.at([styled.number])
         if isinstance(styled, Painting):
+            asked = self.job.tracks.at(styled.number)
             blank = keyframes(
                 frames,
                 self.ready().model,
-                prompts=self.job.request.prompt,
-                negative=self.job.request.negative,
+                prompts=asked.prompt,
+                negative=asked.negative,
                 controls=self.maps(frames, [styled.number]),
                 numbers=[styled.number],
                 settings=self.job.settings,

@@ -1,47 +1,74 @@
-"""A real server, and a desk on it as Blender has one."""
+"""A Blender to run scripts in: the release that the environment names, else the usual one."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator
+import os
+import subprocess
+from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from host_plugins.blender.connection import Connection
-from host_plugins.blender.desk import Desk
-from host_plugins.link import endpoint
+from host_plugins.blender import build
 from tests.bridge_server.reels import reel
 from tests.bridge_server.serving import Serving
+from tests.host_plugins.blender.sitting import Sitting
+from tests.hosts import environments
+from tests.hosts.environments import REPOSITORY
+
+INSIDE = Path(__file__).parent / "inside"
+CACHE = REPOSITORY / "build" / "wheels"
 
 
-class Sitting:
-    """A desk and its connection; `until` does what Blender's timer does."""
+@dataclass(frozen=True)
+class Inside:
+    """Runs scripts of `inside` in Blender's Python, each in a process of its own."""
 
-    def __init__(self, serving: Serving) -> None:
-        self.serving = serving
-        self.looks = 0
-        self.desk = Desk(lambda *asked: self.connection.ask(*asked), self._see)
-        self.connection = Connection(
-            "a test",
-            lambda event: self.desk.on_event(event),
-            lambda: self.desk.on_up(),
-            lambda: endpoint.read([serving.runtime]),
+    python: Path
+    release: str
+    resources: Path
+
+    def run(self, script: str, *words: str | Path, seconds: float = 600, **environ: str) -> str:
+        """Run `inside/script`, which must end well; returns what it prints.
+
+        words, environ: its arguments, and what its environment has beside ours
+        """
+        command = [str(self.python), "-X", "faulthandler", str(INSIDE / script), *map(str, words)]
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds,
+            cwd=self.resources,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(REPOSITORY),
+                "BLENDER_USER_RESOURCES": str(self.resources),
+                **environ,
+            },
         )
-        self.connection.open()
+        said = f"{script} in Blender {self.release}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == 0, f"exit code {done.returncode}: {said}"
+        return done.stdout
 
-    def _see(self) -> None:
-        self.looks += 1
 
-    def until(self, holds: Callable[[], object], seconds: float = 240.0) -> None:
-        end = time.monotonic() + seconds
-        while not holds():
-            assert time.monotonic() < end, {
-                job: (card.state, str(card.error)) for job, card in self.desk.cards.items()
-            }
-            self.connection.collect()
-            self.desk.advance()
-            time.sleep(0.01)
+@pytest.fixture(scope="module")
+def blender(tmp_path_factory: pytest.TempPathFactory) -> Inside:
+    """The Blender of this run, with settings that nobody else has."""
+    chosen = environments.chosen()
+    try:
+        python = chosen.python
+    except environments.NotHere as reason:
+        pytest.skip(str(reason))
+    return Inside(python, chosen.release, tmp_path_factory.mktemp("blender"))
+
+
+@pytest.fixture(scope="session")
+def extension(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The extension's zip, as `make blender` builds it."""
+    return build.build(tmp_path_factory.mktemp("dist"), CACHE)
 
 
 @pytest.fixture(scope="module")

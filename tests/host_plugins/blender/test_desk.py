@@ -11,7 +11,7 @@ from host_plugins.blender.tickets import Ticket
 from host_plugins.link.errors import Code
 from tests.bridge_server.reels import pictures
 from tests.bridge_server.serving import Serving
-from tests.host_plugins.blender.conftest import Sitting
+from tests.host_plugins.blender.sitting import Sitting
 
 
 @dataclass
