@@ -19,7 +19,7 @@ from bridge_server.config import Config
 from bridge_server.environment import Environment
 from bridge_server.errors import SourceChanged
 from bridge_server.footage import Beside, WorkSize, beside, painting
-from bridge_server.media import profiles
+from bridge_server.media import confine, profiles
 from bridge_server.media.clip import Clip
 from bridge_server.media.encode import OnPublish, Writer
 from bridge_server.media.errors import NotWritten
@@ -138,8 +138,9 @@ class Job:
     ) -> Writer:
         """Make the writer of the output; what can be refused before the work is refused here."""
         request = self.request
-        if not request.output:
-            self.output.parent.mkdir(exist_ok=True)
+        if self.output != Path(request.output):  # only the name is ours, not the place
+            with confine.folder(self.output.parent.parent) as folder:
+                (folder / self.output.parent.name).mkdir(exist_ok=True)
         if self.output.parent.is_dir() and not os.access(self.output.parent, os.W_OK):
             raise NotWritten(f"{self.output.parent} may not be written to; choose another folder.")
         return Writer(
@@ -276,19 +277,23 @@ def _missing_handles(clip: Clip, request: Request) -> Iterator[str]:
 
 
 def _output(request: Request, clip: Clip, folder: Path | None) -> Path:
-    """Where the result goes: into `folder`, or beside the source, if nothing is said."""
+    """Where the result goes.
+
+    The request names a file, or a folder that is there; else it is `folder`, or beside the source.
+    """
     if request.output:
-        return Path(request.output)
+        folder = Path(request.output)
+        if not folder.is_dir():
+            return folder
     profile = profiles.named(request.codec) if request.codec else profiles.default(clip)
     suffix = profiles.suffix(clip, profile)
     source = clip.path if folder is None else folder / clip.path.name
     if profile.images:
         # Into a folder of its own: two sequences in one would be hard to tell apart.
-        beside, name = (
-            (clip.files[0].parent, clip.files[0].stem) if clip.files else (source, source.stem)
-        )
-        folder = beside.with_name(f"{beside.stem} restyled")
-        return folder / f"{name.rstrip('0123456789')}####{suffix}"
+        images = clip.files[0] if clip.files else clip.path
+        beside = images.parent if clip.files else source
+        own = (folder or beside.parent) / f"{beside.stem} restyled"
+        return own / f"{images.stem.rstrip('0123456789')}####{suffix}"
     return source.with_name(f"{source.stem} restyled{suffix}")
 
 

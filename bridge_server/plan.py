@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from bridge_server.job import Job, identity, model_facts
+from bridge_server.media import confine
 from bridge_server.media.transfer import is_hdr
 from bridge_server.request import Keyframes, parse_cuts
 from bridge_server.store import key
@@ -485,4 +486,5 @@ def _said(styled: Styled) -> list[Any]:
 
 
 def _content(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:24]
+    with confine.file(file) as name:
+        return hashlib.sha256(name.read_bytes()).hexdigest()[:24]

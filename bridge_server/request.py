@@ -555,6 +555,19 @@ def with_files(request: Request, at: Callable[[str], str]) -> Request:
     )
 
 
+def with_models(request: Request, at: Callable[[str], str]) -> Request:
+    """Return `request` with `at` of each model that it names; also of "", where it names none."""
+    return replace(
+        request,
+        model=at(request.model),
+        vae=at(request.vae),
+        embeddings=tuple(map(at, request.embeddings)),
+        loras=tuple(replace(own, name=at(own.name)) for own in request.loras),
+        pictures=tuple(replace(own, name=at(own.name)) for own in request.pictures),
+        controls=tuple(replace(own, model=at(own.model)) for own in request.controls),
+    )
+
+
 def _value(name: str, kind: str, given: Any, source: str) -> Any:
     where = f"{source}, {name}"
     if kind in _PARTS:

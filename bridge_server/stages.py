@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bridge_server import records, resolve
+from bridge_server.errors import OutsideFolders
 from bridge_server.events import Note, Preview, Progress, Watch
 from bridge_server.footage import Footage, Matte, coverage, painting, resized
 from bridge_server.job import Control, Job
+from bridge_server.media import confine
 from bridge_server.media.statistics import ColourStatistics
 from bridge_server.plan import (
     Analyse,
@@ -50,7 +52,7 @@ from fresco.propagate.parallel import intervals
 from fresco.request import Keyframe, Options, Translation, keyframes
 from fresco.schedule import first_step
 from fresco.translate import redo, translate_batch
-from fresco.warm import Ready, WarmModels
+from fresco.warm import ModelSpec, Ready, WarmModels
 
 _ANALYSIS, _MEASURED = "analysis.json", "measured.json"
 _FIT, _BOUNDS, _SHRUNK = "fit.json", "bounds.json", "shrunk.json"
@@ -276,7 +278,12 @@ class Bench:
     def ready(self) -> Ready:
         """The model, dressed as the job wants it."""
         assert self.job.spec is not None, "only asked for where something is translated"
-        return self.models.get(self.job.spec, self.job.settings.halves)
+        try:
+            with confine.steady(_places(self.job.spec)):
+                return self.models.get(self.job.spec, self.job.settings.halves)
+        except OutsideFolders:
+            self.models.forget()  # what was read may be another's
+            raise
 
     def options(self, ready: Ready, numbers: Sequence[int]) -> Options:
         """How a batch is run; its steps are told as shares of its keyframes."""
@@ -427,6 +434,13 @@ class Bench:
             return None
         feather = self.job.request.feather
         return (coverage(each, height, width, feather) for each in matte.frames(start, stop))
+
+
+def _places(spec: ModelSpec) -> Iterator[Path]:
+    """The files and folders that a model is read from."""
+    places = (spec.base, spec.vae, *spec.controlnets, spec.preview_vae, spec.image_encoder)
+    yield from (Path(place) for place in places if place is not None)
+    yield from (Path(own.file) for own in (*spec.loras, *spec.inversions, *spec.ip_adapters))
 
 
 def _counted(picture: Tensor) -> NDArray[np.float64]:
