@@ -17,7 +17,7 @@ from ..link import program
 from ..link.errors import BridgeError, Code
 from . import compat, orders, preferences, properties, tickets, watch
 from .desk import REST, STOPPABLE, Card, Order
-from .placing import FACTS
+from .placing import PROPERTY as FACTS
 from .sources import Unusable
 
 #: What is refused with a line of its own, and not with a trace.
