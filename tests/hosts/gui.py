@@ -43,6 +43,10 @@ STYLE = """
 with sequencer("UI"):
     bpy.context.region.active_panel_category = "Style"
 """
+SCROLLED = """
+with sequencer("UI"):
+    bpy.ops.view2d.scroll_down(deltay=1000)
+"""
 STYLISE = """
 with sequencer():
     editor().active_strip = strips()["demo"]
@@ -86,6 +90,7 @@ def show(desktop: Desktop, pictures: Path) -> None:
     desktop.picture(pictures / "blender-panel.png")
     desktop.do(STYLISE.format(prompt=PROMPT))
     desktop.until("len(newest().pictures) >= 4 and newest().state == 'running'", LONG)
+    desktop.do(SCROLLED)
     desktop.picture(pictures / "blender-job.png")
     desktop.until("any('fresco_bridge' in strip for strip in strips())", LONG)
     desktop.do(RESULT)
