@@ -348,13 +348,18 @@ def main() -> None:
     (OUT / "found.json").write_text(json.dumps(found), encoding="utf-8")
 
 
-if __name__ == "__main__":
+def end_with(do: Callable[[], None]) -> None:
+    """Do it and end the process: leaving Blender the ordinary way may crash or hang."""
     code = 1
     try:
-        main()
+        do()
         code = 0
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+if __name__ == "__main__":
+    end_with(main)
