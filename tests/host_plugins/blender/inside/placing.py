@@ -93,9 +93,7 @@ def on_channel(scene: Any) -> Any:
 
 
 def in_meta(scene: Any) -> Any:
-    meta = kit.strips(scene).new_meta(name="meta", channel=5, frame_start=10)
-    source_in(scene).move_to_meta(meta)
-    compat.set_handles(meta, 10, 26)
+    kit.meta_of(scene, "meta", source_in(scene))
     return placed(scene, numbered(*range(101, 117)), source_in(scene))
 
 

@@ -52,11 +52,8 @@ def hard(scene: Any) -> rendering.Rendering:
 def nested(scene: Any) -> rendering.Rendering:
     """In a meta strip in a meta strip that are changed, trimmed, animated, and being edited."""
     strip = kit.movie("plain.mp4")(scene, "nested", 10)
-    inner = kit.strips(scene).new_meta(name="inner", channel=2, frame_start=10)
-    strip.move_to_meta(inner)
-    compat.set_handles(inner, 10, 26)
-    outer = kit.strips(scene).new_meta(name="outer", channel=3, frame_start=10)
-    inner.move_to_meta(outer)
+    inner = kit.meta_of(scene, "inner", strip)
+    outer = kit.meta_of(scene, "outer", inner)
     compat.set_handles(outer, 14, 20)
     outer.transform.scale_x, outer.color_multiply, outer.blend_type = 0.5, 0.3, "MULTIPLY"
     inner.crop.max_x, inner.mute = 20, True

@@ -182,21 +182,23 @@ def under_speed(make: Maker) -> Maker:
     return made
 
 
-def meta(*inside: Maker, **values: Any) -> Maker:
+def meta(*inside: Maker) -> Maker:
     def made(scene: Any, name: str, start: int) -> Any:
         children = [make(scene, f"{name} {place}", start) for place, make in enumerate(inside)]
-        ends = (
-            min(map(compat.left_handle, children)),
-            max(map(compat.right_handle, children)),
-        )
-        strip = strips(scene).new_meta(name=name, channel=3, frame_start=start)
-        for child in children:
-            child.move_to_meta(strip)
-        compat.set_handles(strip, *ends)
-        strip.channel = 1
-        return changed(lambda *_: strip, **values)(scene, name, start)
+        return meta_of(scene, name, *children)
 
     return made
+
+
+def meta_of(scene: Any, name: str, *children: Any) -> Any:
+    """A meta strip of strips, by the operator: `new_meta` makes one that does not grow."""
+    for each in compat.all_strips(scene.sequence_editor):
+        each.select = each in children
+    with sequencer(scene):
+        assert bpy.ops.sequencer.meta_make() == {"FINISHED"}
+    strip = compat.parent(children[0])
+    strip.name = name
+    return strip
 
 
 def other_scene(scene: Any, name: str, start: int) -> Any:
