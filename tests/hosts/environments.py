@@ -1,6 +1,7 @@
 """The Blenders that tests run in, as Python packages.
 
-python -m tests.hosts.environments [RELEASE ...] sets them up.
+python -m tests.hosts.environments [RELEASE ...] sets them up, all unless some are named; --libraries
+prints the packages of Debian that they need.
 """
 
 from __future__ import annotations
@@ -130,9 +131,12 @@ def set_up(blender: Blender) -> bool:
     return True
 
 
-def main(releases: Sequence[str]) -> int:
-    """Set up environments: all, unless some are named."""
-    ready = [set_up(BLENDERS[release]) for release in releases or BLENDERS]
+def main(words: Sequence[str]) -> int:
+    """Do what the command line says."""
+    if list(words) == ["--libraries"]:
+        print(LIBRARIES)
+        return 0
+    ready = [set_up(BLENDERS[release]) for release in words or BLENDERS]
     return 0 if all(ready) else 1
 
 

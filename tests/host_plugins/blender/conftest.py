@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from host_plugins.blender import build
+from tests.bridge_server.reels import reel
+from tests.bridge_server.serving import Serving
+from tests.host_plugins.blender.sitting import Sitting
 from tests.hosts import environments
 from tests.hosts.environments import REPOSITORY
 
@@ -65,3 +69,22 @@ def blender(tmp_path_factory: pytest.TempPathFactory) -> Inside:
 def extension(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The extension's zip, as `make blender` builds it."""
     return build.build(tmp_path_factory.mktemp("dist"), CACHE)
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Generator[Serving]:
+    server = Serving(tmp_path_factory.mktemp("server")).start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def sitting(serving: Serving) -> Generator[Sitting]:
+    found = Sitting(serving)
+    yield found
+    found.connection.close()
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return reel(tmp_path_factory.mktemp("clips") / "shot.mp4", (9,))
