@@ -105,7 +105,7 @@ def laid(scene: Any) -> Any:
     source = sources.source_of(strip, scene)
     assert not source.why
     kit.see(scene, OUT / "laid source")
-    return placed(scene, result("same.mov"), strip, length=16, geometry=source.geometry)
+    return placed(scene, result("prores.mov"), strip, length=16, geometry=source.geometry)
 
 
 def saved(scene: Any) -> Any:
