@@ -202,7 +202,7 @@ def test_thousands_of_values_over_time_fit_into_a_message_and_into_the_reply(
 
 def test_hello_describe_models(client: Client) -> None:
     welcome = client.ask(messages.HELLO, Hello(client="a test"))
-    assert (welcome.owner, welcome.minor) == ("local", 0)
+    assert (welcome.owner, welcome.minor) == ("local", 1)
     described = client.ask(messages.DESCRIBE)
     assert described.effects[0]["id"] == "io.fresco.Stylise"
     assert described.looks
