@@ -43,6 +43,7 @@ def run(program: Sequence[str], printed: Path | None, job: str) -> int:
     application.setApplicationName("FreSCo Bridge")
     application.setDesktopFileName("fresco-bridge")
     window = build(program, printed, job)
+    application.aboutToQuit.connect(window.close)
 
     def end(_number: int, _frame: FrameType | None) -> None:
         window.close()

@@ -28,7 +28,7 @@ from ui.effect import Parameter
 #: Steps of a slider; lines of a text that may have several; decimals that are usual.
 _STEPS, _LINES, _DECIMALS = 100, 3, 3
 _INT32 = 2**31 - 1
-#: What a number's box has room for, its buttons included; letters that a box of choices asks room for.
+#: What a number's box has room for, with its buttons; letters that a box of choices has room for.
 _WIDEST, _LETTERS = "0000000.0000", 12
 
 

@@ -38,11 +38,8 @@ class JobView(QWidget):
         super().__init__(parent)
         self._desk, self._job = desk, desk.job
         self.title, self.far, self.notes = (QLabel(wordWrap=True) for _ in range(3))
+        self._shown_frame: int | None = None
         self.bar = QProgressBar(maximum=_FULL, textVisible=False)
-        self.problem = ProblemBar(self._job.log, dismissible=False)
-        self.grid = KeyframeGrid(self._job.keyframes)
-        self.keyframe = KeyframeView(desk.effect)
-        self.report = ReportView()
         self.buttons = {
             "approve": QPushButton("Looks &good, go on"),
             "pause": QPushButton("&Pause"),
@@ -50,6 +47,10 @@ class JobView(QWidget):
             "retry": QPushButton("&Try again"),
             "cancel": QPushButton("&Cancel"),
         }
+        self.problem = ProblemBar(self._job.log, dismissible=False)
+        self.grid = KeyframeGrid(self._job.keyframes)
+        self.keyframe = KeyframeView(desk.effect)
+        self.report = ReportView()
         self._arrange()
         self._listen()
         self._show()
@@ -130,7 +131,6 @@ class JobView(QWidget):
         row: Row | None = self.grid.currentIndex().data(Qt.ItemDataRole.UserRole)
         info = self._job.info
         if row is None or info is None:
-            self._shown_frame = self._shown_frame if info is not None else None
             return self.keyframe.show_row(None, {}, {}, False)
         self._shown_frame = row.frame
         usual = self._usual(info)
@@ -144,8 +144,6 @@ class JobView(QWidget):
             value: Any = info.request.get(parameter.field)
             found[parameter.name] = parameter.default if value is None else value
         return found
-
-    _shown_frame: int | None = None
 
     def _on_other(self) -> None:
         self._shown_frame = None

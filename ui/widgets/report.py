@@ -21,7 +21,9 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-_HEADINGS = ("", "Source", "Result", "State", "Why")
+_COLUMNS = {"name": "", "state": "State", "source": "Source", "result": "Result", "why": "Why"}
+#: Pixels: a column is no wider, but shows all of its text when it is pointed at.
+_WIDEST = 220
 
 
 class ReportView(QWidget):
@@ -37,18 +39,23 @@ class ReportView(QWidget):
         self._output = Path()
         self.file = QLabel(wordWrap=True)
         self.show_file = QPushButton("Show &file")
-        self.table = QTableWidget(0, len(_HEADINGS))
-        self.table.setHorizontalHeaderLabels(_HEADINGS)
-        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.table.setTabKeyNavigation(False)
-        self.table.verticalHeader().hide()
-        self.table.horizontalHeader().setSectionResizeMode(
-            QHeaderView.ResizeMode.ResizeToContents
-        )  # fmt: skip
-        self.table.horizontalHeader().setStretchLastSection(True)
-        self.table.setAccessibleName("What was kept of the source")
+        self.table = self._table()
         self._arrange()
         self.show_file.clicked.connect(self._on_show)
+
+    def _table(self) -> QTableWidget:
+        table = QTableWidget(0, len(_COLUMNS))
+        table.setHorizontalHeaderLabels(list(_COLUMNS.values()))
+        table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        table.setTabKeyNavigation(False)
+        table.setAccessibleName("What was kept of the source")
+        table.verticalHeader().hide()
+        table.verticalHeader().setDefaultSectionSize(table.fontMetrics().height() + 8)
+        across = table.horizontalHeader()
+        across.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        across.setMaximumSectionSize(_WIDEST)
+        across.setStretchLastSection(True)
+        return table
 
     def _arrange(self) -> None:
         top = QHBoxLayout()
@@ -65,18 +72,16 @@ class ReportView(QWidget):
         self.file.setText(f"Written: {output}")
         self.table.setRowCount(len(report))
         for at, told in enumerate(report):
-            for column, key in enumerate(("name", "source", "result", "state", "why")):
-                self.table.setItem(at, column, QTableWidgetItem(_cell(told.get(key))))
+            for column, key in enumerate(_COLUMNS):
+                item = QTableWidgetItem(str(told.get(key, "")))
+                item.setToolTip(item.text())
+                self.table.setItem(at, column, item)
 
     def _on_show(self) -> None:
         if not self._output.exists():
             self.failed.emit(f"{self._output} is not there any more.")
         elif not reveal(self._output):
             self.failed.emit(f"The folder {self._output.parent} could not be shown.")
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else str(value)
 
 
 def reveal(file: Path, system: str = sys.platform) -> bool:

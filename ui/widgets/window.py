@@ -22,7 +22,7 @@ class Window(QWidget):
     def __init__(self, desk: Desk) -> None:
         super().__init__()
         self.setWindowTitle("FreSCo Bridge")
-        self._desk = desk
+        self._desk, self._of_server = desk, ""
         self.server = ServerBar(desk)
         self.restyle = QPushButton("Restyle a f&ile...")
         self.jobs = JobList(desk.jobs)
@@ -66,5 +66,10 @@ class Window(QWidget):
         self.problem.say(words.sentence(error))
 
     def _on_server(self) -> None:
+        """Say why there is no server; take back only that, once there is one."""
         problem = self._desk.server.problem
-        self.problem.say(words.sentence(problem) if problem else "")
+        if problem is not None:
+            self._of_server = words.sentence(problem)
+            self.problem.say(self._of_server)
+        elif self.problem.text.text() == self._of_server:
+            self.problem.say("")
