@@ -98,6 +98,7 @@ class JobModel(QObject):
             return
         rested = self.info is None or self.info.state != info.state
         self.info = info
+        self.made = None if rested else self.made
         self.keyframes.replace(_pictured(info), info.request)
         if info.state != "running":
             self.keyframes.clear_previews()
