@@ -16,7 +16,8 @@ from PySide6.QtCore import QObject, QThread, Signal
 from host_plugins.link import endpoint, messages
 from host_plugins.link.client import Client
 from host_plugins.link.errors import BridgeError, Code
-from host_plugins.link.messages import Message, Op, Pong
+from host_plugins.link.messages import Op, Pong
+from host_plugins.link.tables import Message
 from host_plugins.link.wire import Answer
 from ui.standing import Server, Standing
 from ui.starter import Starter, tail

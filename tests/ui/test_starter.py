@@ -9,7 +9,7 @@ import pytest
 
 from host_plugins.link.errors import BridgeError, Code
 from tests.bridge_server.serving import until
-from ui.starter import IDLE_END, Starter, tail
+from ui.starter import Starter, tail
 
 
 def python(code: str) -> list[str]:
@@ -35,7 +35,7 @@ def test_it_is_started_once_and_told_to_serve(tmp_path: Path) -> None:
     starter.start()
     until(lambda: not starter.under_way)
     assert starter.ended() is None  # in order
-    assert tail(starter.printed) == f"['serve', '--idle-end', '{IDLE_END}']\n"
+    assert tail(starter.printed) == "['serve', '--idle-end', '600']\n"
 
 
 def test_one_that_lives_is_not_started_again(tmp_path: Path) -> None:
