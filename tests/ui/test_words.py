@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from bridge_server.states import TRANSITIONS
 from host_plugins.link.errors import BridgeError, Code
-from host_plugins.link.messages import TRANSITIONS, JobInfo
+from host_plugins.link.messages import JobInfo
 from ui import words
 
 
