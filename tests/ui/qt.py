@@ -24,7 +24,7 @@ def modules(folder: Path) -> list[str]:
     return [own.name for own in folder.glob("test_*.py") if "\nfrom PySide6" in own.read_text()]
 
 
-def until(holds: Callable[[], Any], seconds: float = 240.0) -> None:
+def until(holds: Callable[[], Any], seconds: float = 600.0) -> None:
     """Let windows work until something holds."""
     from PySide6.QtCore import QCoreApplication, QEventLoop
 
