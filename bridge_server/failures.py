@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from bridge_server.errors import LicenceNotAccepted, NotEnoughSpace, SourceChanged
+from bridge_server.errors import LicenceNotAccepted, NotEnoughSpace, ResultsGone, SourceChanged
 from bridge_server.media import errors as media
 from fresco import errors as method
 from fresco.errors import is_out_of_memory
@@ -18,6 +18,7 @@ _CODES: tuple[tuple[type[BaseException], Code], ...] = (
     (method.MissingExtra, Code.MISSING_EXTRA),
     (LicenceNotAccepted, Code.LICENCE),
     (NotEnoughSpace, Code.NO_SPACE),
+    (ResultsGone, Code.NOT_FOUND),
     (SourceChanged, Code.MEDIA),
     (media.UnreadableMedia, Code.MEDIA),
     (media.UnsupportedMedia, Code.MEDIA),
@@ -29,7 +30,9 @@ _CODES: tuple[tuple[type[BaseException], Code], ...] = (
 )
 #: What to do, where the error's own words do not say it.
 _HINTS: tuple[tuple[type[BaseException], str], ...] = (
+    (method.OutOfMemory, "then try again: what is done is kept"),
     (SourceChanged, "the next try begins anew with what is changed"),
+    (ResultsGone, "try again: what is missing is made anew"),
     (NotEnoughSpace, "make room, then try again"),
 )
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)

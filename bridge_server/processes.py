@@ -28,9 +28,12 @@ def die_with_parent(platform: str = sys.platform) -> None:
 
 def be_modest() -> None:
     """Leave the processor to the editor, which has a user in front of it."""
-    lower = psutil.BELOW_NORMAL_PRIORITY_CLASS if os.name == "nt" else _NICE
+    this = psutil.Process()
     with suppress(psutil.Error, OSError):
-        psutil.Process().nice(lower)
+        if os.name == "nt":
+            this.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+        else:
+            this.nice(max(_NICE, this.nice()))
     # Linux may share the processor out among sessions, and only within each by priority.
     if _leads_a_session():
         with suppress(OSError):

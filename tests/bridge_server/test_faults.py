@@ -500,9 +500,10 @@ def test_a_job_that_ends_every_worker_fails_in_the_end(
             event(client, became("running"), 180)
             serving.workers[0].kill()
         failed = at_rest(client, "heavy")
-        assert (failed.state, failed.failure["code"]) == ("failed", "internal")
+        assert (failed.state, failed.failure["code"]) == ("failed", "out_of_memory")
         assert "memory ran out, 5 times with nothing done between" in failed.failure["error"]
         assert "smaller size" in failed.failure["hint"]
+        assert any("4 workers ended at this" in note for note in failed.notes), failed.notes
         paint(picture)
         change(client, messages.RETRY, "heavy")
         assert at_rest(client, "heavy").state == "done"
