@@ -554,7 +554,7 @@ def _renewed(at: endpoint.Endpoint, folder: Path) -> bool:
     with contextlib.suppress(BridgeError):
         if endpoint.read([folder]) == at:
             return False
-    endpoint.write(at, folder)
+    signpost.write(at, folder)
     return True
 
 
