@@ -407,11 +407,10 @@ class Request:
             for field in fields(self)
             if getattr(self, field.name) != getattr(usual, field.name)
         }
+        # Tracks in words: a value for every frame of a long clip still fits into a message then.
+        words = list(map(str, said.pop("tracks", ())))
         table = {name: _plain(value) for name, value in said.items()}
-        if self.tracks:
-            # In words: a value for every frame of a long clip still fits into a message then.
-            table["tracks"] = list(map(str, self.tracks))
-        return {"clip": self.clip, **table}
+        return {"clip": self.clip, **table, **({"tracks": words} if words else {})}
 
     @property
     def translates(self) -> bool:

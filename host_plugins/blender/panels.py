@@ -281,7 +281,8 @@ def _draw_group(layout: Any, strip: Any, group: Mapping[str, Any]) -> None:
 
 def _draw_mattes(layout: Any, scene: Any, strip: Any) -> None:
     """Draw the choice of the strips that say where the effect is, and what is the subject."""
-    editor, strips = scene.sequence_editor, compat.strips_name(scene.sequence_editor)
+    editor = scene.sequence_editor
+    strips = "strips" if hasattr(scene.sequence_editor, "strips") else "sequences"
     for named, own in (
         (properties.MASK, properties.MASK_ALPHA),
         (properties.SUBJECT, properties.SUBJECT_ALPHA),

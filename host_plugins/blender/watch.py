@@ -162,7 +162,11 @@ def _place(card: Card) -> None:
         facts = sidecar.facts(card)
         files = outputs(card)
         sidecar.write(files[0], facts)
-        placing.place(scene, files, ticket.start, ticket.name, strip, facts)
+        length = len(ticket.frames)
+        placing.place(
+            scene, files, ticket.start, ticket.name, strip, facts,
+            length=length, geometry=ticket.geometry,
+        )  # fmt: skip
         if ticket.mute:
             strip.mute = True
         card.ticket = tickets.placed(ticket)
