@@ -111,7 +111,7 @@ def test_ctrl_c_stops_at_once_keeps_what_is_done_and_says_so(clip: Path, tmp_pat
     assert errors.strip().endswith("the same command goes on.")
     assert "Traceback" not in errors
     home = Path(os.environ[config.HOME])  # where the command writes down where it is
-    assert {path for path in tmp_path.iterdir()} - {home} == {tmp_path / "store"}
+    assert set(tmp_path.iterdir()) - {home} == {tmp_path / "store"}
 
 
 def test_events_are_json_lines_and_the_last_one_is_the_report(
