@@ -22,7 +22,7 @@ from host_plugins.link.client import Client
 from host_plugins.link.errors import BridgeError, Code
 from host_plugins.link.messages import JobInfo
 from tests.bridge_server.reels import reel
-from tests.bridge_server.serving import Serving, at_rest, event, lives, until
+from tests.bridge_server.serving import Serving, at_rest, event, info, lives, until
 from tests.bridge_server.test_faults import (
     ask,
     at_stage,
@@ -256,11 +256,11 @@ def test_blocks_are_made_smaller_where_they_would_fit(
     client: Client, warm_worker: psutil.Process, tmp_path: Path
 ) -> None:
     """Between what is too little and what is enough, something fits that is made smaller."""
-    output, room, tried = tmp_path / "styled.mp4", 16, list[str]()
-    begun: dict[str, Any] = {"size": 256, "steps": 1, "stop": 43, "keyframes": "every:6"}
+    room, tried = 16, list[str]()
+    wishes: dict[str, Any] = {"steps": 1, "stop": 43, "keyframes": "every:6", "until": "keyframes"}
     leave(warm_worker, room)
-    ask(client, "tight", SAMPLE, output, **begun)
-    while (last := at_rest(client, "tight")).state != "done":
+    ask(client, "tight", SAMPLE, tmp_path / "styled.mp4", size=256, **wishes)
+    while (last := at_rest(client, "tight")).state != "waiting":
         tried.append(f"{room} MB: {last.failure}")
         assert last.failure["code"] == "out_of_memory", tried
         room = round(room * 1.3)
@@ -269,4 +269,4 @@ def test_blocks_are_made_smaller_where_they_would_fit(
     leave(warm_worker, None)
     assert tried
     assert any("made smaller: " in note for note in last.notes), (tried, room)
-    assert output.exists()
+    assert len(info(client, "tight").keyframes) == 8
