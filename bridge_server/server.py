@@ -189,6 +189,7 @@ class Server:
         finally:
             signpost.remove(at, self.folder)
             await self._close(context, journal)
+            signpost.remove(at, self.folder)  # again: it may just have been renewed
 
     def stop(self) -> None:
         """End soon, in the event loop."""
@@ -225,10 +226,10 @@ class Server:
 
     async def _stay_found(self, at: endpoint.Endpoint) -> None:
         """Write the endpoint file again where it is gone or damaged: no other server will."""
-        while True:
+        while not self.ending:
             await asyncio.sleep(_AT_DOOR)
             try:
-                if await self.in_thread(lambda: _renewed(at, self.folder)):
+                if await self.in_thread(lambda: not self.ending and _renewed(at, self.folder)):
                     log.warning("the endpoint file in %s was written anew", self.folder)
             except (OSError, BridgeError) as error:
                 log.error("the endpoint file cannot be written anew: %s", error)

@@ -472,7 +472,7 @@ def test_a_worker_that_is_silent_holds_nobody_up(
         (worker,) = impatient.workers
         worker.suspend()
         # More than the pipe to the worker holds.
-        more = {"prompt": "oil " * 16_000, "negative": "blur " * 13_000}
+        more = {"prompt": "oil " * 12_000, "negative": "blur " * 9_000}
         ask(client, "silent", clip, tmp_path / "styled.mp4", **more)
         event(client, became("running"))
         begun = time.monotonic()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bridge_server.media.probe import probe
-from host_plugins.link import messages
+from host_plugins.link import messages, wire
 from host_plugins.link.client import Client
 from host_plugins.link.errors import BridgeError, Code
 from host_plugins.link.messages import Approve, Edit, Hello, Keyframe, OfJob, Submit
@@ -202,7 +202,7 @@ def test_thousands_of_values_over_time_fit_into_a_message_and_into_the_reply(
 
 def test_hello_describe_models(client: Client) -> None:
     welcome = client.ask(messages.HELLO, Hello(client="a test"))
-    assert (welcome.owner, welcome.minor) == ("local", 0)
+    assert (welcome.owner, welcome.minor) == ("local", wire.MINOR)
     described = client.ask(messages.DESCRIBE)
     assert described.effects[0]["id"] == "io.fresco.Stylise"
     assert described.looks
