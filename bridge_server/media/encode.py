@@ -45,7 +45,7 @@ class Writer:
     ) -> None:
         """Check what can be checked before the work.
 
-        profile: of `profiles.PROFILES`; what an editor wants back for `clip` where None
+        profile: of `profiles.PROFILES`; where None, what an editor wants back for `clip` in `target`
         accept: of `LOSSES`, what the result may lack
         publishing: is told of the verified parts and their targets, just before they get there
 
@@ -55,7 +55,7 @@ class Writer:
             MissingEncoder: PyAV was built without the profile's encoder.
             NotWritten: the target exists and `overwrite` is not set, or is the source.
         """
-        chosen = profiles.named(profile) if profile else profiles.default(clip)
+        chosen = profiles.named(profile) if profile else profiles.default(clip, target)
         span = clip.span(start, stop)
         self._job = Job(target, clip, span, chosen, frozenset(accept), overwrite)
         self._cancel, self._publishing = cancel or CancelToken(), publishing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import av
 from av.codec.codec import UnknownCodecError
@@ -129,22 +130,44 @@ def named(name: str) -> Profile:
     return PROFILES[name]
 
 
-def default(clip: Clip) -> Profile:
-    """Return what an editor wants back for `clip`.
+def default(clip: Clip, target: Path | None = None) -> Profile:
+    """Return what an editor wants back for `clip`, or, where `target` cannot hold that, as near.
 
     Images come back as such images, lossless as lossless, an editing codec as the same; alpha
     needs ProRes 4444; H.264 and HEVC come back as what they are, unless they are 4:4:4 or of an odd
     size, which editors do not read: ProRes then. VP9 and AV1 come back as H.264, or HEVC where
     they have more than 8 bits.
     """
+    wanted = _wanted(clip)
+    container = SUFFIXES.get(target.suffix.lower()) if target else None
+    if container is None or container in wanted.containers:
+        return wanted
+    return PROFILES[_held(clip, container)]
+
+
+def _held(clip: Clip, container: str) -> str:
+    """The profile that keeps most of `clip` in a container that does not hold the wanted one."""
+    if container == "mp4":
+        return "h264" if clip.layout.bits == 8 else "hevc"
+    if container == "matroska" and clip.files:
+        return "ffv1"
+    if container in _FILES:
+        return "prores-4444" if clip.alpha or _full_chroma(clip) else "prores-422-hq"
+    return container
+
+
+def _full_chroma(clip: Clip) -> bool:
+    return clip.layout.family is not Family.GRAY and clip.layout.shift == (0, 0)
+
+
+def _wanted(clip: Clip) -> Profile:
     if clip.files:
         return PROFILES[clip.container]
     if clip.codec == "ffv1":
         return PROFILES["ffv1"]
     if clip.codec == "dnxhd" and not clip.alpha:
         return PROFILES[_dnx(clip)]
-    full = clip.layout.family is Family.RGB or clip.layout.shift == (0, 0)
-    if clip.alpha or (full and clip.layout.family is not Family.GRAY):
+    if clip.alpha or _full_chroma(clip):
         return PROFILES["prores-4444"]
     odd = clip.width % 2 or clip.height % 2
     if clip.codec == "prores" or odd or clip.codec not in ("h264", "hevc", "vp9", "av1"):

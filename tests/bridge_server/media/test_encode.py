@@ -71,6 +71,24 @@ def test_what_an_editor_wants_back(films: Films, name: str) -> None:
     assert (profile.name, profiles.suffix(clip, profile)) == EXPECTED[name]
 
 
+@pytest.mark.parametrize(
+    ("name", "suffix", "wanted"),
+    [
+        ("prores.mov", ".mp4", "hevc"),
+        ("ffv1.mkv", ".mp4", "h264"),
+        ("ffv1.mkv", ".mov", "prores-422-hq"),
+        ("ffv1-rgb16.mkv", ".mov", "prores-4444"),
+        ("dnxhr-444.mov", ".mkv", "prores-4444"),
+        ("h264.mp4", ".png", "png"),
+        ("h264.mp4", ".webm", "h264"),
+    ],
+)
+def test_a_name_that_the_wanted_codec_does_not_fit_chooses_another(
+    films: Films, name: str, suffix: str, wanted: str
+) -> None:
+    assert profiles.default(probe(films(name)), Path(f"out{suffix}")).name == wanted
+
+
 @pytest.mark.parametrize("profile", [name for name, p in profiles.PROFILES.items() if p.encoder])
 def test_every_profile(write: Write, tmp_path: Path, profile: str) -> None:
     path = write(
@@ -88,6 +106,15 @@ def test_every_profile(write: Write, tmp_path: Path, profile: str) -> None:
         max(float((to_rgb(a, clip).rgb - to_rgb(b, back).rgb).abs().mean()) for a, b in first)
         < 0.01
     )
+
+
+def test_full_chroma_stays_full_in_a_container_without_an_editing_codec(
+    write: Write, tmp_path: Path
+) -> None:
+    clip = probe(write("full.mp4", pix_fmt="yuv444p"))
+    assert profiles.default(clip).name == "prores-4444"
+    assert copied(clip, tmp_path / "out.mp4")["chroma"].state is State.KEPT
+    assert probe(tmp_path / "out.mp4").layout.name == "yuv444p"
 
 
 @pytest.mark.parametrize("name", ["ffv1.mkv", "ffv1-rgb16.mkv", "odd.mkv"])
