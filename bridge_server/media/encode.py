@@ -45,7 +45,8 @@ class Writer:
     ) -> None:
         """Check what can be checked before the work.
 
-        profile: of `profiles.PROFILES`; where None, what an editor wants back for `clip` in `target`
+        profile: of `profiles.PROFILES`; where None, what an editor wants back for `clip` in such a
+            file as `target`
         accept: of `LOSSES`, what the result may lack
         publishing: is told of the verified parts and their targets, just before they get there
 
