@@ -136,6 +136,7 @@ def add(
     family: Annotated[Family | None, typer.Option(help="What base models it goes with.")] = None,
     control: Annotated[str, typer.Option(help="Of a ControlNet: canny, depth ...")] = "",
     licence: Annotated[str, typer.Option(help="Its licence's id.")] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Add a model of your own to your catalogue."""
     fields = {
@@ -148,16 +149,24 @@ def add(
     settings = config.load()
     given = {key: value for key, value in fields.items() if value}
     entry = additions.add(name, target, given, settings)
+    if as_json:
+        _print_json(_summary(entry, settings))
+        return
     typer.echo(f"{name} is in {settings.catalogue_file}.")
     if entry.downloadable:
         typer.echo(f"Fetch it with `{entry.command}`.")
 
 
 @models.command()
-def remove(name: Annotated[str, typer.Argument(help="A name that you added.")]) -> None:
+def remove(
+    name: Annotated[str, typer.Argument(help="A name that you added.")], as_json: AsJson = False
+) -> None:
     """Take a model that you added out of your catalogue. No file of it is deleted."""
     settings = config.load()
     additions.remove(name, settings)
+    if as_json:
+        _print_json({"name": name, "catalogue": str(settings.catalogue_file)})
+        return
     typer.echo(f"{name} is no longer in {settings.catalogue_file}. Its files were left alone.")
 
 

@@ -68,6 +68,8 @@ def _told(error: Exception) -> BridgeError:
     known = told(error)
     if known.code is not Code.INTERNAL or isinstance(error, BridgeError):
         return known
+    if isinstance(error, OSError):  # the machine's doing: a folder in the way, a disk that is gone
+        return BridgeError(Code.INTERNAL, str(error))
     if _TRACE in os.environ:
         traceback.print_exception(error)
     place = traceback.extract_tb(error.__traceback__)[-1]

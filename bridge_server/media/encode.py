@@ -62,6 +62,8 @@ class Writer:
         self._cancel, self._publishing = cancel or CancelToken(), publishing
         _check(self._job)
         self.form: Form = profiles.form(clip, chosen)
+        if not chosen.images:
+            File(self._job, self.form, rehearsal=True).discard()
         self.report: Report | None = None
         self._sink: File | Images | None = None
         self._written = 0

@@ -48,6 +48,8 @@ class Profile:
 
 _DNX_SMALLEST = (256, 120)
 _FILES = ("mp4", "mov", "matroska")
+#: Sound that MP4 and MKV hold, and MOV does not.
+_MP4_SOUND = frozenset({"flac", "opus", "truehd", "vorbis"})
 _DNX_CONTAINERS = ("mov",)
 
 #: By name, in the order of the documentation. Quality is set where an editor sees no difference.
@@ -188,14 +190,17 @@ def _dnx(clip: Clip) -> str:
 
 
 def suffix(clip: Clip, profile: Profile) -> str:
-    """Return the suffix of the file that `profile` is best written to for `clip`."""
+    """Return the suffix of the file that `profile` is best written to for `clip` with its sound."""
+    sound = {track.codec for track in clip.audio}
     names = {"mp4": ".mp4", "mov": ".mov", "matroska": ".mkv"}
     if profile.images:
         return clip.files[0].suffix if clip.container in profile.containers else f".{profile.name}"
+    fitting = [each for each in profile.containers if each != "mov" or _MP4_SOUND.isdisjoint(sound)]
+    fitting = fitting or list(profile.containers)
     own = clip.container
-    if own in profile.containers and (clip.pixel_aspect == 1 or holds_aspect(profile, own)):
+    if own in fitting and (clip.pixel_aspect == 1 or holds_aspect(profile, own)):
         return names[own]
-    return names[profile.containers[0]]
+    return names[fitting[0]]
 
 
 def holds_aspect(profile: Profile, container: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -108,18 +109,22 @@ def _muxer(job: Job) -> dict[str, str]:
 
 
 class File:
-    """A container being written beside its target."""
+    """A container being written beside its target.
 
-    def __init__(self, job: Job, form: Form) -> None:
+    rehearsal: begin it in memory, to hear before the work what the container refuses
+    """
+
+    def __init__(self, job: Job, form: Form, rehearsal: bool = False) -> None:
         self._job, self._form = job, form
-        parts.sweep(job.target.parent)
+        if not rehearsal:
+            parts.sweep(job.target.parent)
         self.path = parts.name(job.target.parent, job.target.suffix)
         self._copier: audio.Copier | None = None
         lead = audio.lead(job.clip) if job.span.start == 0 else Fraction(0)
         self._base, self._offset = _clock(job.clip, lead)
         with refusals(job.target):
             self._out: OutputContainer | None = av.open(
-                str(self.path.resolve()),
+                io.BytesIO() if rehearsal else str(self.path.resolve()),
                 "w",
                 format=_container(job),
                 options=_muxer(job),
@@ -143,7 +148,8 @@ class File:
             sound = ", ".join(track.codec for track in job.clip.audio)
             sound = sound and f" with sound {sound}; a file ending in .mkv holds most kinds of it"
             raise UnsupportedMedia(
-                f"{job.target.name} cannot be begun as {job.profile.name}{sound} ({error})."
+                f"{job.target.name} cannot be begun as {job.profile.name}{sound} "
+                f"({error.strerror})."
             ) from error
 
     def _chapters(self, out: OutputContainer) -> None:

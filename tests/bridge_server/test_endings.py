@@ -69,6 +69,16 @@ def test_programs_get_the_error_as_an_event(tmp_path: Path) -> None:
     assert (event["event"], event["code"]) == ("error", "bad_request")
 
 
+def test_what_the_disk_refuses_is_no_mistake_of_the_program(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run(app, "demo", "-o", str(tmp_path / "file"))
+    assert result.stderr == (
+        f"fresco-bridge: {tmp_path / 'file'} is a file; choose another folder with -o.\n"
+    )
+    result = run(failing(OSError(5, "Input/output error", "a.mov")), "work")
+    assert result.stderr == "fresco-bridge: [Errno 5] Input/output error: 'a.mov'\n"
+
+
 def test_a_stop_is_an_event_too() -> None:
     result = run(failing(Cancelled()), "work", "--json")
     assert result.exit_code == 130
