@@ -15,7 +15,7 @@ from fresco.frames import to_bytes
 from fresco.propagate.guides import source_guide, style_guide
 from fresco.propagate.sampling import sample
 from fresco.propagate.search import Pair, best_of, match, mismatch, smoothed
-from fresco.propagate.steady import calmed, noise, steadied
+from fresco.propagate.steady import Steadier
 
 #: (pair, frame, key frame) → the flow into the key; see `by_flow` and `by_patch`.
 Matcher = Callable[[Pair, Tensor, Tensor], Tensor]
@@ -46,10 +46,10 @@ def follow(
     source, look = source_guide(key), style_guide(style[None])
     key_guide = torch.cat((source, look), dim=1)
     found: list[list[Tensor]] = [[] for _ in matchers]
-    calm_key, level = calmed(key), noise(key)
+    steady = Steadier(key)
     for frame in frames[1:].split(1):
         poll()
-        target, calm, direct = source_guide(frame), calmed(frame), flow(frame, key)
+        target, direct = source_guide(frame), flow(frame, key)
         step = direct if before is key else flow(frame, before)
         for match_frame, flows in zip(matchers, found, strict=True):
             start = _start(target, source, direct, step, flows)
@@ -57,7 +57,7 @@ def follow(
             pair = Pair(
                 torch.cat((target, sample(look, start, "bicubic")), dim=1), key_guide, start
             )
-            flows.append(steadied(calm, calm_key, match_frame(pair, frame, key), level))
+            flows.append(steady(frame, match_frame(pair, frame, key)))
         before = frame
     return found
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from fresco.flow import Dis
 from fresco.propagate import interval
 from fresco.propagate.sampling import gaussian, sample
-from fresco.propagate.steady import calmed, noise, steadied
+from fresco.propagate.steady import Steadier, noise
 
 
 def cloud(seed: int, side: int = 96, blur: float = 2.0) -> Tensor:
@@ -44,9 +44,9 @@ def test_a_clean_slope_has_no_noise() -> None:
 
 def test_a_tremble_that_only_fits_the_noise_is_taken_out() -> None:
     image = cloud(1)
-    target, key = (calmed(noisy(image, 0.05, seed)) for seed in (4, 5))
+    target, key = (noisy(image, 0.05, seed) for seed in (4, 5))
     torn = trembling(0.4)
-    calm = steadied(target, key, torn, 3 * 0.05**2)
+    calm = Steadier(key)(target, torn)
     assert calm.norm(dim=1).mean() < 0.2 * torn.norm(dim=1).mean()
 
 
@@ -58,16 +58,17 @@ def test_motion_of_its_own_is_kept_in_noise() -> None:
     frame = torch.where(inside.bool(), sample(thing, truth), ground)
     moved = torch.roll(inside, 6, dims=-1).bool()
     target, key = (
-        calmed(noisy(image, 0.05, seed))
+        noisy(image, 0.05, seed)
         for seed, image in ((4, frame), (5, torch.where(moved, thing, ground)))
     )
-    calm = steadied(target, key, truth + trembling(0.3), 3 * 0.05**2)
+    calm = Steadier(key)(target, truth + trembling(0.3))
     assert (calm - truth)[..., 40:56, 40:56].norm(dim=1).mean() < 0.15
 
 
 def test_without_noise_a_flow_is_left_alone() -> None:
-    frame, flow = calmed(cloud(1)), trembling(0.4)
-    assert torch.equal(steadied(frame, frame, flow, 0.0), flow)
+    slope, flow = torch.linspace(0, 1, 96).expand(1, 3, 96, 96), trembling(0.4)
+    clean = (slope * 8).floor() / 8
+    assert torch.equal(Steadier(clean)(clean, flow), flow)
 
 
 @pytest.mark.parametrize("method", ["flow", "patch", "auto"])
