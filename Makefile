@@ -9,15 +9,25 @@ TORCHVISION := torchvision==0.28.0
 # because transformers would take it for a whole one.
 RAFT := $(VENV)/raft
 
+# A Blender with windows, and the root folder of the system that has it, if that is another one.
+BLENDER := blender
+BLENDER_ROOT :=
+
 # The sample clip, restyled on the processor: a few minutes.
 DEMO := fresco-bridge-demo
 
-.PHONY: demo test test-long lint install benchmarks clean
+.PHONY: demo blender test test-long test-hosts test-gui lint install benchmarks clean
 
 demo: $(VENV)/installed
 	$(BIN)/fresco-bridge demo --output $(DEMO) --overwrite
 
+# Blender's extension: dist/fresco_bridge-VERSION.zip.
+blender: $(VENV)/installed
+	$(BIN)/python -m host_plugins.blender.build
+
+# The tests inside Blender are skipped where it cannot be had.
 test: lint
+	-$(BIN)/python -m tests.hosts.environments 4.5
 	$(BIN)/python -m pytest
 	PYTHONPATH=$(RAFT) $(BIN)/python -m pytest tests/fresco/test_flow.py
 
@@ -25,6 +35,14 @@ test: lint
 # Stable Diffusion's size (minutes, and 15 GB of memory).
 test-long: install
 	FRESCO_BRIDGE_LONG=1 HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest
+
+# The extension's tests in every Blender that it is for.
+test-hosts: install
+	$(BIN)/python -m tests.hosts.every
+
+# The extension as a user sees it; pictures go to build/pictures.
+test-gui: install
+	$(BIN)/python -m tests.hosts.gui --blender "$(BLENDER)" --root "$(BLENDER_ROOT)"
 
 lint: install
 	$(BIN)/ruff format --check .

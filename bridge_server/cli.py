@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bridge_server import additions, catalogue, clip_commands, config, library, serve_commands
+from bridge_server import (
+    additions,
+    catalogue,
+    clip_commands,
+    config,
+    library,
+    serve_commands,
+    whereabouts,
+)
 from bridge_server.catalogue import Catalogue, Entry, Family, Role
 from bridge_server.config import Config
 from bridge_server.endings import Commands
@@ -77,6 +85,7 @@ def _top(
     ] = False,
 ) -> None:
     """Take the commands' names from the groups below."""
+    whereabouts.remember()
 
 
 @app.command()

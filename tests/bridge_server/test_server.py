@@ -169,17 +169,38 @@ def test_a_job_that_fails_says_why(client: Client, tmp_path: Path) -> None:
     assert "broken.mp4" in failed.failure["error"]
 
 
+#: `SMALL`, as parameters of the effect.
+VALUES = {"prompt": "autumn", "keyframe_mode": "every", "keyframe_every": 4, "size": 64, "steps": 3}
+
+
 def test_values_of_the_effect_make_a_job(client: Client, clip: Path, tmp_path: Path) -> None:
-    values = {"Source": str(clip), "prompt": "autumn", "output": str(tmp_path / "f.mp4"),
-              "keyframe_mode": "every", "keyframe_every": 4, "size": 64, "steps": 3}  # fmt: skip
+    values = {"Source": str(clip), "output": str(tmp_path / "f.mp4"), **VALUES}
     asked = Submit(job="values", effect="io.fresco.Stylise", values=values)
     client.ask(messages.SUBMIT, asked)
     assert at_rest(client, "values").state == "done"
 
 
+def test_thousands_of_values_over_time_fit_into_a_message_and_into_the_reply(
+    client: Client, clip: Path, tmp_path: Path
+) -> None:
+    every = [f"strength@{frame}={0.9 - frame % 500 / 1000:.3f}" for frame in range(4_000)]
+    pictures: list[bytes] = []
+    for job, tracks in (("steady", []), ("moving", ["prompt@0=pencil sketch", *every])):
+        values = {**VALUES, "Source": str(clip), "output": str(tmp_path / f"{job}.mp4")}
+        values |= {"auto_strength": False, "strength": 0.5, "until": "first_frame"}
+        asked = Submit(job=job, effect="io.fresco.Stylise", values={**values, "tracks": tracks})
+        client.ask(messages.SUBMIT, asked, timeout=60)
+        now = at_rest(client, job, 600)
+        assert now.state == "waiting", now.failure
+        assert now.request.get("tracks", []) == tracks
+        pictures += [Path(own.path).read_bytes() for own in now.keyframes]
+    steady, moving = pictures
+    assert steady != moving
+
+
 def test_hello_describe_models(client: Client) -> None:
     welcome = client.ask(messages.HELLO, Hello(client="a test"))
-    assert (welcome.owner, welcome.minor) == ("local", 0)
+    assert (welcome.owner, welcome.minor) == ("local", 1)
     described = client.ask(messages.DESCRIBE)
     assert described.effects[0]["id"] == "io.fresco.Stylise"
     assert described.looks
