@@ -12,12 +12,18 @@ RAFT := $(VENV)/raft
 # The sample clip, restyled on the processor: a few minutes.
 DEMO := fresco-bridge-demo
 
-.PHONY: demo test test-long lint install benchmarks clean
+.PHONY: demo blender test test-long test-hosts lint install benchmarks clean
 
 demo: $(VENV)/installed
 	$(BIN)/fresco-bridge demo --output $(DEMO) --overwrite
 
+# Blender's extension: dist/fresco_bridge-VERSION.zip.
+blender: $(VENV)/installed
+	$(BIN)/python -m host_plugins.blender.build
+
+# The tests inside Blender are skipped where it cannot be had.
 test: lint
+	-$(BIN)/python -m tests.hosts.environments 4.5
 	$(BIN)/python -m pytest
 	PYTHONPATH=$(RAFT) $(BIN)/python -m pytest tests/fresco/test_flow.py
 
@@ -25,6 +31,10 @@ test: lint
 # Stable Diffusion's size (minutes, and 15 GB of memory).
 test-long: install
 	FRESCO_BRIDGE_LONG=1 HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest
+
+# The extension's tests in every Blender that it is for.
+test-hosts: install
+	$(BIN)/python -m tests.hosts.every
 
 lint: install
 	$(BIN)/ruff format --check .

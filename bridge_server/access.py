@@ -1,8 +1,8 @@
 """Who may do what: owners, and the folders that their requests may name (PROTOCOL.md, section 2).
 
 Looked at when a job is submitted, and again when it starts. Workers of jobs whose owner is bound to
-folders are given the places where the files really are. That leaves the moments between the look
-and the opening: who can write in the folders could put a link there just then.
+folders are given the places where the files really are, and open them without following links
+(`media.confine`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bridge_server import library
-from bridge_server.request import Request, with_files
+from bridge_server.request import Request, with_files, with_models
 from host_plugins.link.errors import BridgeError, Code
 
 #: The user who runs the server.
 LOCAL = "local"
 #: Suffixes of files that may be one of a sequence.
 _IMAGES = (".png", ".tif", ".tiff", ".exr")
+#: Bytes of a path (PROTOCOL.md, section 1).
+LONGEST_PATH = 4096
 #: Before the id of an upload, where a request names files.
 UPLOAD = "upload:"
 
@@ -60,6 +62,8 @@ class Owner:
             raise BridgeError(
                 Code.INVALID, f"{path!r} is no absolute path", "name the file from its root on"
             )
+        if len(os.fsencode(path)) > LONGEST_PATH:
+            raise BridgeError(Code.INVALID, f"a path has at most {LONGEST_PATH} bytes")
         try:
             real = Path(path).resolve()
         except (OSError, RuntimeError) as error:  # of links that lead in circles
@@ -159,8 +163,8 @@ def uploads(request: Request) -> set[str]:
 def placed(request: Request, owner: Owner, files: dict[str, Path]) -> Request:
     """Return `request` as the worker is given it.
 
-    In place of uploads are their files; in place of paths of an owner who is bound to folders is
-    where they really are.
+    In place of uploads are their files; in place of paths of an owner who is bound to folders, also
+    of models, is where they really are.
 
     Raises:
         BridgeError: see `Owner.check`; there is no such upload (not_found).
@@ -173,4 +177,8 @@ def placed(request: Request, owner: Owner, files: dict[str, Path]) -> Request:
             return str(files[path])
         return str(owner.check(path)) if path and owner.bound else path
 
-    return with_files(request, at)
+    def model(name: str) -> str:
+        here = name and owner.bound and library.is_path(name)
+        return str(owner.check(name)) if here else name
+
+    return with_models(with_files(request, at), model)

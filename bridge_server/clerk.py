@@ -14,12 +14,13 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bridge_server import failures, handout, pipe
+from bridge_server import config, failures, handout, pipe
 from bridge_server.handout import Frames
+from bridge_server.media import confine
 from bridge_server.processes import be_modest, die_with_parent
 from bridge_server.uploads import Uploads
 from host_plugins.link.messages import OPS, DownloadChunk, DownloadFrame, File, Message
@@ -34,6 +35,7 @@ class Clerk:
 
     def __init__(self, folder: Path, chunk: int) -> None:
         self._uploads, self._frames, self._chunk = Uploads(folder), Frames(), chunk
+        self._ours = (folder.parent, config.load().store)
         self._done: Mapping[str, Callable[[str, pipe.Message], tuple[Any, tuple[Any, ...]]]] = {
             "upload.begin": self._upload(self._uploads.begin),
             "upload.chunk": self._upload(self._uploads.chunk),
@@ -84,13 +86,21 @@ class Clerk:
     def _download_chunk(self, _owner: str, message: pipe.Message) -> Any:
         asked = _asked(message)
         assert isinstance(asked, DownloadChunk)
-        reply, data = handout.chunk(_files(message), asked, self._chunk)
+        with self._bounds(message):
+            reply, data = handout.chunk(_files(message), asked, self._chunk)
         return reply.table(), (data,)
+
+    def _bounds(self, message: pipe.Message) -> AbstractContextManager[None]:
+        """Open results only in the folders that the job's owner is bound to, and in our own."""
+        if not message["roots"]:
+            return nullcontext()
+        return confine.within(tuple(map(Path, message["roots"])), self._ours)
 
     def _download_frame(self, _owner: str, message: pipe.Message) -> Any:
         asked = _asked(message)
         assert isinstance(asked, DownloadFrame)
-        reply, data = self._frames.frame(_files(message), range(*message["span"]), asked)
+        with self._bounds(message):
+            reply, data = self._frames.frame(_files(message), range(*message["span"]), asked)
         return reply.table(), () if data is None else (data,)
 
     def _missing(self, owner: str, message: pipe.Message) -> Any:

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bridge_server import additions, catalogue, clip_commands, config, library, serve_commands
+from bridge_server import (
+    additions,
+    catalogue,
+    clip_commands,
+    config,
+    library,
+    serve_commands,
+    whereabouts,
+)
 from bridge_server.catalogue import Catalogue, Entry, Family, Role
 from bridge_server.config import Config
 from bridge_server.errors import LicenceNotAccepted
@@ -87,6 +95,7 @@ def main() -> None:
 @app.callback()
 def _top() -> None:
     """Take the commands' names from the groups below."""
+    whereabouts.remember()
 
 
 @app.command()

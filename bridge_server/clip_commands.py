@@ -34,6 +34,12 @@ Clip = Annotated[
     Path, typer.Argument(help="A video file, an image sequence, or a job file (.toml).")
 ]
 Output = Annotated[Path | None, typer.Option("-o", "--output", help="Where it is written.")]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="From a frame on, until the next: prompt@48=..., negative@, seed@, strength@48=0.5."
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
 
@@ -97,6 +103,7 @@ def _wishes(
             help="At one keyframe: prompt@48=..., negative@, seed@, strength@, painted@48=a.png.",
         ),
     ] = None,
+    track: Track = None,
     propagation: Annotated[str | None, typer.Option(help="auto, flow or patch.")] = None,
     preserve_colour: Annotated[
         bool | None, typer.Option("--preserve-colour", help="Keep each shot's colours.")
@@ -119,11 +126,14 @@ _RENAMED = {
     "reference": "pictures",
     "embedding": "embeddings",
     "change": "changes",
+    "track": "tracks",
 }
 
 
 #: What of a request says which frames there are.
 _OF_THE_CLIP = ("clip", "rate", "start", "stop", "handles", "keyframes", "cuts", "hdr")
+#: What of it keyframes are found by beside the clip.
+_TURNING = ("prompt", "negative", "tracks")
 
 
 def _with_wishes(command: _F) -> _F:
@@ -211,6 +221,7 @@ def propose_keyframes(
     output: Output = None,
     keyframes: Annotated[str | None, typer.Option(help="auto, auto:10-30, every:12.")] = None,
     cuts: Annotated[str | None, typer.Option(help="auto, none, or frames as 96,140.")] = None,
+    track: Track = None,
     span: Annotated[
         str | None, typer.Option("--range", help="Source frames a:b, b excluded.")
     ] = None,
@@ -224,10 +235,13 @@ def propose_keyframes(
     from bridge_server.render import analyse
     from bridge_server.store import Store
 
-    wishes = {"keyframes": keyframes, "cuts": cuts, "span": span, "rate": rate, "hdr": hdr}
+    wishes = {"keyframes": keyframes, "cuts": cuts, "track": track, "span": span, "rate": rate,
+              "hdr": hdr}  # fmt: skip
     # Of a job file only what matters here: its model need not be on this machine.
     said = _request(clip, wishes)
-    wanted = Request(**{name: getattr(said, name) for name in _OF_THE_CLIP}, until="keyframes")
+    wanted = Request(
+        **{name: getattr(said, name) for name in (*_OF_THE_CLIP, *_TURNING)}, until="keyframes"
+    )
     file = output or _beside(wanted, "keyframes.png")
     pictures.check(file, overwrite)
     settings = config.load()

@@ -250,7 +250,7 @@ BINDINGS: tuple[Binding, ...] = (
     *map(Same, ("feather", "preserve_colour", "batch", "shared_style", "until", "propagation")),
     *map(Same, ("output", "codec", "hdr", "overwrite", "start", "handles", "rate")),
     *(Same(name, 0) for name in ("steps", "guidance", "size", "stop")),
-    *map(Lines, ("loras", "pictures", "embeddings", "changes")),
+    *map(Lines, ("loras", "pictures", "embeddings", "changes", "tracks")),
     *map(_method, ("spatial", "spatial_steps", "cross_frame", "temporal", "temporal_loss")),
     *map(_method, ("spatial_weight", "iterations", "optimise_until", "lr", "adain_epsilon")),
     *map(_method, ("repeat_start_noise", "repeat_step_noise")),

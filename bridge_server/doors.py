@@ -24,8 +24,9 @@ import zmq.asyncio
 from zmq.auth.asyncio import AsyncioAuthenticator
 from zmq.utils import z85
 
+from bridge_server import envelope, signpost
 from bridge_server.access import LOCAL, Owner
-from host_plugins.link import endpoint, wire
+from host_plugins.link import wire
 from host_plugins.link.endpoint import Endpoint
 from host_plugins.link.errors import BridgeError, Code
 
@@ -35,6 +36,8 @@ _HIGH_WATER = 16
 _HEARTBEAT = (5000, 20000)
 _DOMAIN = b"fresco-bridge"
 _IPC = "ipc://"
+#: Roots, and bytes of their paths: all are told of in one message.
+_MOST_ROOTS, _ROOTS = 1000, 1 << 16
 #: Connections that wait to be taken.
 _MOST_CLIENTS = 256
 
@@ -150,7 +153,7 @@ class Doors:
 
     def trusts(self, header: bytes) -> bool:
         """Whether a request at the loopback endpoint shows the token."""
-        shown = wire.request_token([header])
+        shown = envelope.request_token([header])
         return hmac.compare_digest(shown.encode(), self.token.encode())
 
     def _curve(self, context: zmq.asyncio.Context, address: str) -> Door:
@@ -224,8 +227,22 @@ def check_keys(keys: Sequence[str]) -> None:
             raise BridgeError(Code.INVALID, f"{key!r} is no CURVE key", "it has 40 characters")
 
 
+def check_roots(roots: Sequence[Path]) -> None:
+    """Check folders that files may be in.
+
+    Raises:
+        BridgeError: there are more than a client can be told of (invalid).
+    """
+    size = sum(len(os.fsencode(root)) for root in roots)
+    if size > _ROOTS or len(roots) > _MOST_ROOTS:
+        raise BridgeError(
+            Code.INVALID, f"{len(roots)} roots with names of {size} bytes are too many",
+            f"name a folder that they are in; {_MOST_ROOTS} roots and {_ROOTS} bytes are allowed",
+        )  # fmt: skip
+
+
 def _ipc(context: zmq.asyncio.Context, folder: Path) -> Door:
-    address = endpoint.socket_address(endpoint.private_folder(folder))
+    address = signpost.socket_address(signpost.private_folder(folder))
     # What a killed server left: this one holds the lock, so nobody else listens there.
     Path(address.removeprefix(_IPC)).unlink(missing_ok=True)
     return _bound(context, "ipc", address)

@@ -25,5 +25,9 @@ class SourceChanged(FrescoError):
     """A file that a job reads is not what it was when the job began; nothing of it was kept."""
 
 
+class OutsideFolders(FrescoError):
+    """A path leads, by now, out of the folders that its owner may use."""
+
+
 class NotAsPinned(FrescoError):
     """A file is not the one whose hash was pinned, or has none pinned where it must."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 
-from bridge_server.errors import LicenceNotAccepted, NotEnoughSpace, SourceChanged
+from bridge_server.errors import LicenceNotAccepted, NotEnoughSpace, OutsideFolders, SourceChanged
 from bridge_server.media import errors as media
+from bridge_server.words import cut
 from fresco import errors as method
 from fresco.errors import is_out_of_memory
 from host_plugins.link.errors import BridgeError, Code
@@ -18,6 +19,7 @@ _CODES: tuple[tuple[type[BaseException], Code], ...] = (
     (method.MissingExtra, Code.MISSING_EXTRA),
     (LicenceNotAccepted, Code.LICENCE),
     (NotEnoughSpace, Code.NO_SPACE),
+    (OutsideFolders, Code.FORBIDDEN),
     (SourceChanged, Code.MEDIA),
     (media.UnreadableMedia, Code.MEDIA),
     (media.UnsupportedMedia, Code.MEDIA),
@@ -27,6 +29,8 @@ _CODES: tuple[tuple[type[BaseException], Code], ...] = (
     (FileNotFoundError, Code.NOT_FOUND),
     (PermissionError, Code.FORBIDDEN),
 )
+#: Bytes of what is said, and of its hint (PROTOCOL.md, section 6).
+LONGEST = 2000
 #: What to do, where the error's own words do not say it.
 _HINTS: tuple[tuple[type[BaseException], str], ...] = (
     (SourceChanged, "the next try begins anew with what is changed"),
@@ -37,9 +41,13 @@ _SEE_LOG = "this is a mistake of the program; `fresco-bridge logs JOB` says wher
 
 
 def told(error: BaseException) -> BridgeError:
-    """Return `error` as clients are told of it: in words, without a trace."""
-    if isinstance(error, BridgeError):
-        return error
+    """Return `error` as clients are told of it: in words, without a trace, and not endlessly."""
+    found = error if isinstance(error, BridgeError) else _coded(error)
+    message, hint = cut(found.message, LONGEST), cut(found.hint, LONGEST)
+    return BridgeError(found.code, message, hint, found.retryable)
+
+
+def _coded(error: BaseException) -> BridgeError:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return BridgeError(Code.NO_SPACE, f"the disk is full ({error.filename or 'while writing'})",
                            "make room, then try again")  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import groupby
 from pathlib import Path
 
 import cv2
@@ -148,42 +149,57 @@ def painting(file: Path, number: int, size: WorkSize) -> Tensor:
     return image
 
 
-def beside(path: Path, source: Clip, what: str, cancel: CancelToken) -> Clip:
-    """Probe a black and white clip beside the source: a mask, a subject, or control maps.
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A black and white clip beside the source. first: the source's frame that its first is of."""
 
+    clip: Clip
+    first: int = 0
+
+
+def beside(path: Path, source: Clip, wanted: range, what: str, cancel: CancelToken) -> Beside:
+    """Probe a clip beside the source: a mask, a subject, or control maps.
+
+    wanted: the source's frames that are wanted, without handles
     what: the name of the field, for messages
 
     Raises:
         UnreadableMedia, UnsupportedMedia: see `probe`.
-        InvalidInput: neither an image, nor as many frames as the source has.
+        InvalidInput: neither an image, nor as many frames as the source has, or as are wanted.
     """
     clip = probe(path, source.rate, cancel)
-    if clip.count not in (1, source.count):
-        raise InvalidInput(
-            f"{what}: {path.name} has {clip.count} frames and {source.path.name} has "
-            f"{source.count}; give an image, or a clip of the same length."
-        )
-    return clip
+    if clip.count in (1, source.count):
+        return Beside(clip)
+    if clip.count == len(wanted):
+        return Beside(clip, wanted.start)
+    raise InvalidInput(
+        f"{what}: {path.name} has {clip.count} frames and {source.path.name} has {source.count}, "
+        f"of which {len(wanted)} are wanted; give an image, a clip as long as the source, or one "
+        "as long as what is wanted of it, without handles."
+    )
 
 
 class Matte:
-    """The frames of a clip `beside` the source; an image stands for all frames."""
+    """The frames of a clip `beside` the source; its first and last are held where it has none."""
 
-    def __init__(self, clip: Clip, cancel: CancelToken) -> None:
-        self.clip, self._cancel = clip, cancel
+    def __init__(self, own: Beside, cancel: CancelToken) -> None:
+        self.clip, self._first, self._cancel = own.clip, own.first, cancel
 
     def frames(self, start: int, stop: int) -> Iterator[Tensor]:
         """Yield what belongs to the source's frames [start, stop): (3, H, W) in [0, 1]."""
-        if self.clip.count == 1:
-            (still,) = self._decoded(0, 1)
-            for _ in range(start, stop):
-                yield still
-        else:
-            yield from self._decoded(start, stop)
+        decoded = self._decoded(self._own(start), self._own(stop - 1) + 1)
+        numbers = map(self._own, range(start, stop))
+        for picture, (_, held) in zip(decoded, groupby(numbers), strict=True):
+            for _ in held:
+                yield picture
 
     def at(self, number: int) -> Tensor:
         """What belongs to one frame of the source: (3, H, W) in [0, 1]."""
         return next(self.frames(number, number + 1))
+
+    def _own(self, number: int) -> int:
+        """Its own frame for a frame of the source."""
+        return min(max(number - self._first, 0), self.clip.count - 1)
 
     def _decoded(self, start: int, stop: int) -> Iterator[Tensor]:
         for frame in decode.frames(self.clip, start, stop, self._cancel):

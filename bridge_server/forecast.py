@@ -34,12 +34,13 @@ def work(job: Job, warm: bool = False) -> dict[str, Any]:
     """
     place = job.environment
     passes = 2 if job.settings.guidance_scale > 1 else 1
+    steps = job.settings.steps * job.tracks.mean_strength(job.span)
     return {
         "frames": len(job.span),
         "pixels": job.size.height * job.size.width,
         "size": job.clip.height * job.clip.width,
         "model": job.model,
-        "passes": max(1, round(job.settings.steps * job.strength)) * passes,
+        "passes": max(1, round(steps)) * passes,
         "until": job.request.until,
         "place": f"cpu:{place.threads}" if place.device == "cpu" else place.device,
         "warm": warm,

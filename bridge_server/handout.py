@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from bridge_server import raster
-from bridge_server.media import decode, sequences
+from bridge_server.errors import OutsideFolders
+from bridge_server.media import confine, decode, sequences
 from bridge_server.media.clip import Clip
 from bridge_server.media.colour import as_seen
 from bridge_server.media.frame import Frame
@@ -31,12 +32,6 @@ from host_plugins.link.messages import Chunk, DownloadChunk, DownloadFrame, File
 _ANY_RATE = Fraction(24)
 #: What opening a file again costs, in decoded frames.
 _OPENING = 8
-_FLAGS = (
-    getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_BINARY", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-)
 #: Device, number, size and time of a file: another one where it was written anew.
 _Stamp: TypeAlias = "tuple[int, int, int, int]"
 
@@ -62,8 +57,8 @@ def chunk(files: Iterable[File], asked: DownloadChunk, limit: int) -> tuple[Chun
         )
     path = _named(files, asked.name)
     try:
-        handle = os.open(path, os.O_RDONLY | _FLAGS)
-    except OSError as error:
+        handle = confine.descriptor(path)
+    except (OSError, OutsideFolders) as error:
         raise _gone(asked.name) from error
     try:
         known = os.fstat(handle)

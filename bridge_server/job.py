@@ -18,8 +18,8 @@ from bridge_server.catalogue import Catalogue, Entry, Role
 from bridge_server.config import Config
 from bridge_server.environment import Environment
 from bridge_server.errors import SourceChanged
-from bridge_server.footage import WorkSize, beside, painting
-from bridge_server.media import profiles
+from bridge_server.footage import Beside, WorkSize, beside, painting
+from bridge_server.media import confine, profiles
 from bridge_server.media.clip import Clip
 from bridge_server.media.encode import OnPublish, Writer
 from bridge_server.media.errors import NotWritten
@@ -28,6 +28,7 @@ from bridge_server.media.transfer import Hdr
 from bridge_server.records import read_picture
 from bridge_server.request import ControlChoice, Keyframes, Request, parse_cuts, parse_rate
 from bridge_server.sources import Source, stats
+from bridge_server.tracks import Asked, Tracks
 from fresco import loading, samplers, weights
 from fresco.adapters import Inversion, IPAdapter, Lora
 from fresco.callbacks import CancelToken
@@ -85,7 +86,7 @@ class Job:
     strength: float
     environment: Environment
     source: str
-    beside: Mapping[str, Clip]
+    beside: Mapping[str, Beside]
     draft: bool = False
     notes: tuple[str, ...] = ()
     read: tuple[Source, ...] = ()
@@ -99,6 +100,13 @@ class Job:
     def hdr(self) -> Hdr:
         """What becomes of PQ and HLG."""
         return Hdr.TONE_MAP if self.request.hdr == "tone-map" else Hdr.REFUSE
+
+    @property
+    def tracks(self) -> Tracks:
+        """What is asked of each frame, before anything is changed at a single one."""
+        asked = self.request
+        usual = Asked(asked.prompt, asked.negative, self.strength, asked.seed)
+        return Tracks(asked.tracks, usual)
 
     def painted(self) -> dict[int, Path]:
         """The keyframes that were painted by hand: frame → picture."""
@@ -130,8 +138,9 @@ class Job:
     ) -> Writer:
         """Make the writer of the output; what can be refused before the work is refused here."""
         request = self.request
-        if not request.output:
-            self.output.parent.mkdir(exist_ok=True)
+        if self.output != Path(request.output):  # only the name is ours, not the place
+            with confine.folder(self.output.parent.parent) as folder:
+                (folder / self.output.parent.name).mkdir(exist_ok=True)
         if self.output.parent.is_dir() and not os.access(self.output.parent, os.W_OK):
             raise NotWritten(f"{self.output.parent} may not be written to; choose another folder.")
         return Writer(
@@ -187,12 +196,12 @@ def settle(
         environment=environment,
         source=source.word,
         beside=others,
-        notes=(*(model.notes if model else ()), *_missing_handles(clip, request)),
+        notes=(*(model.notes if model else _idle(request)), *_missing_handles(clip, request)),
     )
     for number, picture in job.painted().items():
         painting(picture, number, job.size)
     painted = ((picture,) for picture in job.painted().values())
-    files = (*map(_files, others.values()), *painted)
+    files = (*(_files(own.clip) for own in others.values()), *painted)
     job = replace(job, read=(source, *map(Source.of, files)))
     if request.until == "done":
         job.writer()
@@ -242,12 +251,19 @@ def _check_frames(request: Request, span: range) -> None:
 
 def _beside(
     request: Request, controls: tuple[Control, ...], clip: Clip, cancel: CancelToken
-) -> Iterator[tuple[str, Clip]]:
+) -> Iterator[tuple[str, Beside]]:
     named = {"mask": request.mask, "subject": request.subject}
     named |= {f"control {place}": control.maps for place, control in enumerate(controls)}
+    wanted = clip.span(request.start, request.stop)
     for name, path in named.items():
         if path:
-            yield name, beside(Path(path), clip, name, cancel)
+            yield name, beside(Path(path), clip, wanted, name, cancel)
+
+
+def _idle(request: Request) -> Iterator[str]:
+    """What has nothing to act on where every keyframe is painted."""
+    if request.tracks:
+        yield "every keyframe is painted, so nothing comes of what changes over time (tracks)"
 
 
 def _missing_handles(clip: Clip, request: Request) -> Iterator[str]:
@@ -261,19 +277,23 @@ def _missing_handles(clip: Clip, request: Request) -> Iterator[str]:
 
 
 def _output(request: Request, clip: Clip, folder: Path | None) -> Path:
-    """Where the result goes: into `folder`, or beside the source, if nothing is said."""
+    """Where the result goes.
+
+    The request names a file, or a folder that is there; else it is `folder`, or beside the source.
+    """
     if request.output:
-        return Path(request.output)
+        folder = Path(request.output)
+        if not folder.is_dir():
+            return folder
     profile = profiles.named(request.codec) if request.codec else profiles.default(clip)
     suffix = profiles.suffix(clip, profile)
     source = clip.path if folder is None else folder / clip.path.name
     if profile.images:
         # Into a folder of its own: two sequences in one would be hard to tell apart.
-        beside, name = (
-            (clip.files[0].parent, clip.files[0].stem) if clip.files else (source, source.stem)
-        )
-        folder = beside.with_name(f"{beside.stem} restyled")
-        return folder / f"{name.rstrip('0123456789')}####{suffix}"
+        images = clip.files[0] if clip.files else clip.path
+        beside = images.parent if clip.files else source
+        own = (folder or beside.parent) / f"{beside.stem} restyled"
+        return own / f"{images.stem.rstrip('0123456789')}####{suffix}"
     return source.with_name(f"{source.stem} restyled{suffix}")
 
 

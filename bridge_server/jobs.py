@@ -6,18 +6,19 @@ Every method that changes something is called within `Journal.change`. None wait
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bridge_server import access, descriptor, request
+from bridge_server import access, descriptor, failures, pages, request
 from bridge_server.access import Owner
 from bridge_server.journal import Journal, Row
 from bridge_server.request import GATES, Change, Request
+from bridge_server.states import AT_REST, TRANSITIONS
+from bridge_server.words import cut
 from fresco.errors import FrescoError
 from host_plugins.link.errors import BridgeError, Code
 from host_plugins.link.messages import (
-    TRANSITIONS,
     Approve,
     Edit,
     Edited,
@@ -31,13 +32,11 @@ from host_plugins.link.messages import (
     StateChanged,
     Submit,
     Subscribe,
-    Subscription,
 )
+from host_plugins.link.wire import LIMITS
 
 EFFECT = "io.fresco.Stylise"
-#: States in which nothing more comes of itself.
-AT_REST = ("done", "failed", "cancelled")
-#: Of the others, in SQL.
+#: Jobs that are in another state than those at rest, in SQL.
 _UNFINISHED = f"state not in {AT_REST}"
 _CHANGES = ("prompt", "negative", "strength", "seed", "painted")
 _DAY = 24 * 3600.0
@@ -48,6 +47,15 @@ _CRASHES = 5
 #: Seconds for which the events of jobs at rest are kept but for the newest, their logs, and they
 #: themselves (PROTOCOL.md, section 8).
 _EVENTS_S, _LOGS_S, _JOBS_S = 7 * _DAY, 30 * _DAY, 365 * _DAY
+
+#: Bytes that are told of a title, a client, a path and a note; notes that are told of, the newest.
+_TITLE, _CLIENT, _PATH, _NOTE, _NOTES = 1000, 200, access.LONGEST_PATH, 500, 32
+#: Characters of an id.
+_ID = 64
+#: Bytes and values of a request beside its changes (PROTOCOL.md, section 9).
+_REQUEST = (96 << 10, 1 << 12)
+#: Keyframes that are named where one is asked for that there is not.
+_NAMED = 6
 
 Table = dict[str, Any]
 
@@ -92,7 +100,7 @@ class Jobs:
             where.append("place < ?")
             values.append(self.find(owner, asked.before).place)
         query = f"{' and '.join(where)} order by place desc"
-        found = self.journal.select(query, values, limit + 1)
+        found = self.journal.glance(query, values, limit + 1)
         return JobList(jobs=tuple(map(info, found[:limit])), more=len(found) > limit)
 
     def replay(self, owner: Owner, asked: Replay) -> Replayed:
@@ -105,14 +113,29 @@ class Jobs:
         events = self.journal.events(row.id, asked.after, _limit(asked.limit))
         return Replayed(newest=row.seq, events=tuple(events))
 
-    def newest(self, owner: Owner, asked: Subscribe) -> Subscription:
-        """Return the numbers of the newest events of the jobs that a subscription is about."""
-        if asked.jobs:
-            found = [row for job in asked.jobs if (row := self.journal.find(job))]
-        else:
-            where = f"({_UNFINISHED} or changed > ?) order by place desc"
-            found = self.journal.select(where, [self._clock() - _DAY], 4096)
-        return Subscription(newest={row.id: row.seq for row in found if owner.sees(row.owner)})
+    def newest(self, owner: Owner, asked: Subscribe) -> Table:
+        """Return the numbers of the newest events of the jobs that a subscription is about.
+
+        A page of them, as a table of `Subscription`.
+        """
+        found = self._named(owner, asked) if asked.jobs else self._recent(owner, asked.page)
+        return pages.paged({}, "newest", found, lambda parts: dict(own for _, own in parts))
+
+    def _named(self, owner: Owner, asked: Subscribe) -> Iterator[pages.Part]:
+        for job in sorted(set(asked.jobs)):
+            if job > asked.page:
+                where = "id = ? and (? or owner = ?)"
+                for _, *told in self.journal.numbers(where, [job, owner.local, owner.name], 1):
+                    yield job, told
+
+    def _recent(self, owner: Owner, page: str) -> Iterator[pages.Part]:
+        """Jobs that are not at rest, or had an event within a day; the newest first."""
+        before = int(page) if page.isdecimal() else 2**62
+        where = (f"({_UNFINISHED} or changed > ?) and place < ? and (? or owner = ?) "
+                 "order by place desc")  # fmt: skip
+        values = [self._clock() - _DAY, before, owner.local, owner.name]
+        for place, *told in self.journal.numbers(where, values, LIMITS.items // 2):
+            yield str(place), told
 
     def unfinished(self) -> list[Row]:
         """Return all jobs that may go on."""
@@ -146,6 +169,8 @@ class Jobs:
         known = self.known(owner, asked.job, wanted)
         if known is not None:
             return known
+        if len(asked.parent) > _ID:
+            raise BridgeError(Code.INVALID, "parent: no job has an id of more than 64 characters")
         if asked.priority not in _PRIORITIES:
             raise BridgeError(Code.INVALID, f"priority: {asked.priority} is not -100 to 100")
         if not checked:
@@ -347,7 +372,7 @@ class Jobs:
 
     def note(self, job: str, text: str) -> None:
         """Tell the user something about a job, once."""
-        row = self._row(job)
+        row, text = self._row(job), cut(text, failures.LONGEST)
         if text not in row.notes:
             row.notes = [*row.notes, text]
             self.journal.put(row, "notes")
@@ -457,19 +482,50 @@ class Jobs:
         self.journal.tell(row, "state", told.table(), self._clock())
 
 
-def info(row: Row, whole: bool = False) -> JobInfo:
-    """Return a job as clients see it. whole: with its request and keyframes."""
-    told = JobInfo(
-        job=row.id, state=row.state, seq=row.seq, revision=row.revision, title=row.title,
-        client=row.client, owner=row.owner, parent=row.parent, priority=row.priority,
-        created=row.created, changed=row.changed, gate=row.gate, forecast=row.forecast,
-        failure=row.failure, output=row.output, notes=tuple(row.notes),
+def info(row: Row) -> JobInfo:
+    """Return a job as clients see it where many are listed; what is endless is cut off."""
+    failure = {name: cut(value, failures.LONGEST) if isinstance(value, str) else value
+               for name, value in row.failure.items()}  # fmt: skip
+    return JobInfo(
+        job=row.id, state=row.state, seq=row.seq, revision=row.revision,
+        title=cut(row.title, _TITLE), client=cut(row.client, _CLIENT), owner=row.owner,
+        parent=cut(row.parent, _CLIENT), priority=row.priority, created=row.created,
+        changed=row.changed, gate=row.gate, forecast=row.forecast, failure=failure,
+        output=cut(row.output, _PATH),
+        notes=tuple(cut(text, _NOTE) for text in row.notes[-_NOTES:]),
     )  # fmt: skip
-    if not whole:
-        return told
-    frames = sorted(row.keyframes, key=int)
-    keyframes = tuple(Keyframe.from_table(row.keyframes[frame]) for frame in frames)
-    return replace(told, request=row.request, keyframes=keyframes)
+
+
+def whole(row: Row, told: JobInfo, after: str = "") -> Table:
+    """Return a job with its request and keyframes, or a page of that, as a table of `JobInfo`.
+
+    told: what else is told of it, on the first page; after: where the page before ended
+    """
+    rest: Table = {"job": told.job, "state": told.state, "seq": told.seq}
+    asked: Table = {}
+    if not after:
+        rest = told.table()
+        asked = {name: value for name, value in row.request.items() if name != "changes"}
+    parts = ((key, value) for key, value in _parts(row) if key > after)
+    taken, following = pages.page({**rest, "request": asked}, parts)
+    changes = [value for key, value in taken if key.startswith(_CHANGE)]
+    keyframes = [value for key, value in taken if key.startswith(_KEYFRAME)]
+    more = {"request": asked | ({"changes": changes} if changes else {}), "keyframes": keyframes,
+            "next": following}  # fmt: skip
+    return {**rest, **{name: value for name, value in more.items() if value}}
+
+
+#: What the keys of changes and keyframes begin with; the former come first.
+_CHANGE, _KEYFRAME = "c", "k"
+
+
+def _parts(row: Row) -> Iterator[pages.Part]:
+    """The changes and keyframes of a job, by frames."""
+    changes = row.request.get("changes", ())
+    for own in sorted(changes, key=lambda own: (own["frame"], own["what"])):
+        yield f"{_CHANGE}{own['frame']:020d} {own['what']}", own
+    for frame in sorted(row.keyframes, key=int):
+        yield f"{_KEYFRAME}{int(frame):020d}", row.keyframes[frame]
 
 
 def to_request(asked: Submit) -> Request:
@@ -477,7 +533,7 @@ def to_request(asked: Submit) -> Request:
 
     Raises:
         BridgeError: there are two, or none (bad_request); a field or value that cannot be
-            (invalid).
+            (invalid); more than a reply could tell (too_large).
     """
     if bool(asked.request) == bool(asked.effect):
         raise BridgeError(Code.BAD_REQUEST, "request or effect: one of them must be given")
@@ -485,9 +541,16 @@ def to_request(asked: Submit) -> Request:
         raise BridgeError(Code.INVALID, f"effect: there is no {asked.effect!r}, only {EFFECT}")
     try:
         table = asked.request or descriptor.to_request(asked.values)
-        return request.from_table(table)
+        wanted = request.from_table(table)
     except FrescoError as error:
         raise BridgeError(Code.INVALID, str(error)) from error
+    bytes_, values = pages.size(replace(wanted, changes=()).table())
+    if bytes_ > _REQUEST[0] or values > _REQUEST[1]:
+        raise BridgeError(
+            Code.TOO_LARGE, f"request: {bytes_} bytes and {values} values beside its changes",
+            f"use {_REQUEST[0]} bytes and {_REQUEST[1]} values at most",
+        )  # fmt: skip
+    return wanted
 
 
 def _edited(row: Row, asked: Edit) -> Table:
@@ -499,8 +562,9 @@ def _edited(row: Row, asked: Edit) -> Table:
     if asked.what not in _CHANGES:
         raise BridgeError(Code.INVALID, f"what: {asked.what!r} is none of {', '.join(_CHANGES)}")
     if row.keyframes and str(asked.frame) not in row.keyframes:
-        frames = ", ".join(sorted(row.keyframes, key=int))
-        raise BridgeError(Code.INVALID, f"frame: {asked.frame} is no keyframe; these are: {frames}")
+        near = sorted(map(int, row.keyframes), key=lambda own: abs(own - asked.frame))[:_NAMED]
+        frames = ", ".join(map(str, sorted(near)))
+        raise BridgeError(Code.INVALID, f"frame: {asked.frame} is no keyframe; near it: {frames}")
     wanted = request.from_table(row.request)
     others = [own for own in wanted.changes if (own.frame, own.what) != (asked.frame, asked.what)]
     try:

@@ -96,6 +96,8 @@ class Row:
 
 
 _COLUMNS = [each.name for each in fields(Row) if each.name != "place"]
+#: Long, and not needed where many jobs are listed.
+_LONG = frozenset({"asked", "request", "keyframes", "report", "units", "span"})
 _AS_JSON = frozenset(
     {"asked", "request", "forecast", "failure", "notes", "keyframes", "report", "units", "span"}
 )
@@ -171,6 +173,17 @@ class Journal:
         """Return jobs. where: what follows "where" in SQL; values: for its question marks."""
         query = f"select * from jobs where {where} limit ?"
         return [_row(found) for found in self._base.execute(query, (*values, limit))]
+
+    def glance(self, where: str, values: Iterable[Any], limit: int) -> list[Row]:
+        """Return jobs as `select` does, without what is long."""
+        names = [name for name in (*_COLUMNS, "place") if name not in _LONG]
+        query = f"select {', '.join(names)} from jobs where {where} limit ?"
+        return [_row(found, names) for found in self._base.execute(query, (*values, limit))]
+
+    def numbers(self, where: str, values: Iterable[Any], limit: int) -> list[tuple[int, str, int]]:
+        """Return of jobs their place, their id and the number of their newest event."""
+        query = f"select place, id, seq from jobs where {where} limit ?"
+        return [tuple(found) for found in self._base.execute(query, (*values, limit))]
 
     def count(self, state: str) -> int:
         """Return how many jobs are in a state."""
@@ -301,11 +314,8 @@ def _read_only(file: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
 
 
-def _row(found: sqlite3.Row) -> Row:
-    values = {
-        name: json.loads(found[name]) if name in _AS_JSON else found[name]
-        for name in (*_COLUMNS, "place")
-    }
+def _row(found: sqlite3.Row, names: Sequence[str] = (*_COLUMNS, "place")) -> Row:
+    values = {name: json.loads(found[name]) if name in _AS_JSON else found[name] for name in names}
     return Row(**values)
 
 

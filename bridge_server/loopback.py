@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from socket import socket
 
+from bridge_server import envelope
 from host_plugins.link import wire
 from host_plugins.link.errors import BridgeError, Code
 from host_plugins.link.wire import LIMITS, Buffer
@@ -137,7 +138,7 @@ class Loopback:
         flags, size = await _begun(reader, writer)
         header = await reader.readexactly(size) if size <= LIMITS.header else b""
         if not self.trusts(header):
-            line.send(self.refuse(wire.request_id([header]), _UNTRUSTED))
+            line.send(self.refuse(envelope.request_id([header]), _UNTRUSTED))
             return []
         frames: list[Buffer] = [header]
         sizes = [size]
@@ -147,7 +148,7 @@ class Loopback:
             try:
                 wire.check_sizes(sizes)
             except BridgeError as error:
-                line.send(self.refuse(wire.request_id([header]), error))
+                line.send(self.refuse(envelope.request_id([header]), error))
                 return []
             frames.append(await reader.readexactly(size))
         return frames

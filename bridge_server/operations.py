@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from bridge_server import access, catalogue, descriptor, job_logs, library, looks, published
+from bridge_server import (
+    access,
+    catalogue,
+    descriptor,
+    failures,
+    job_logs,
+    library,
+    looks,
+    pages,
+    published,
+)
 from bridge_server.access import UPLOAD, uploads
 from bridge_server.catalogue import Entry
-from bridge_server.jobs import info, to_request
+from bridge_server.envelope import Call
+from bridge_server.jobs import info, to_request, whole
 from bridge_server.journal import Row
 from bridge_server.licences import needs_acceptance
+from bridge_server.words import cut
 from fresco.errors import FrescoError, MissingWeights
 from host_plugins.link import messages, wire
 from host_plugins.link.errors import BridgeError, Code
-from host_plugins.link.messages import OPS, File, JobInfo, Made, Message, Pong, Rows, Welcome
+from host_plugins.link.messages import OPS, File, JobInfo, Message, Pong, Welcome
 from host_plugins.link.wire import Buffer
 
 if TYPE_CHECKING:
@@ -40,6 +53,7 @@ _DOCTOR, _GLANCE = 120.0, 0.2
 _CALLED = 80
 
 Reply: TypeAlias = "tuple[Mapping[str, Any], tuple[Buffer, ...]]"
+Table: TypeAlias = dict[str, Any]
 Handler: TypeAlias = "Callable[[Server, Peer, Any], Awaitable[Message]]"
 
 
@@ -48,7 +62,7 @@ def needs_trust(op: str) -> bool:
     return op in _TRUSTED
 
 
-async def answer(server: Server, peer: Peer, call: wire.Call) -> Reply:
+async def answer(server: Server, peer: Peer, call: Call) -> Reply:
     """Do what a request asks for; returns the reply's fields and payloads.
 
     Raises:
@@ -62,11 +76,13 @@ async def answer(server: Server, peer: Peer, call: wire.Call) -> Reply:
         return await _ERRANDS[call.op](server, peer, call, asked)
     if call.op in _CHANGES:
         return await _changed(server, peer, call, asked), ()
+    if call.op in _LONG:
+        return await _LONG[call.op](server, peer, asked), ()
     reply = await HANDLERS[call.op](server, peer, asked)
     return reply.table(), getattr(reply, "payloads", ())
 
 
-async def _changed(server: Server, peer: Peer, call: wire.Call, asked: Any) -> Mapping[str, Any]:
+async def _changed(server: Server, peer: Peer, call: Call, asked: Any) -> Mapping[str, Any]:
     """Change a job, once for each request; one that is at a worker is told of it."""
     # Ids are made by clients: one owner's must not open the replies to another.
     whose, what = f"{peer.owner.name} {call.session}", f"{call.op} {call.id}"
@@ -150,10 +166,13 @@ async def _ping(server: Server, peer: Peer, _asked: Message) -> Pong:
     )
 
 
-async def _describe(server: Server, _peer: Peer, _asked: Message) -> messages.Description:
-    known = await server.in_thread(lambda: looks.load(server.settings))
-    tables = tuple(look.table() for look in known.values())
-    return messages.Description(effects=(descriptor.load(),), looks=tables)
+async def _describe(server: Server, _peer: Peer, asked: messages.Paged) -> Table:
+    def described() -> Table:
+        tables = [look.table() for look in looks.load(server.settings).values()]
+        rest: Table = {"effects": [] if asked.page else [descriptor.load()]}
+        return pages.paged(rest, "looks", pages.numbered(tables, asked.page))
+
+    return await server.in_thread(described)
 
 
 async def _submit(server: Server, peer: Peer, asked: messages.Submit) -> JobInfo:
@@ -168,22 +187,29 @@ async def _submit(server: Server, peer: Peer, asked: messages.Submit) -> JobInfo
     return _live(server, info(row))
 
 
-async def _jobs(server: Server, peer: Peer, asked: messages.Listing) -> messages.JobList:
+async def _jobs(server: Server, peer: Peer, asked: messages.Listing) -> Table:
     found = await server.journalled(lambda: server.jobs.list(peer.owner, asked))
-    return replace(found, jobs=tuple(_live(server, own) for own in found.jobs))
+    live = [_live(server, own) for own in found.jobs]
+
+    def listed() -> Table:
+        told = pages.paged({}, "jobs", ((own.job, own.table()) for own in live))
+        more = bool(told.pop("next", "")) or found.more
+        return told | ({"more": True} if more else {})
+
+    return await server.in_thread(listed)
 
 
-async def _job(server: Server, peer: Peer, asked: messages.OfJob) -> JobInfo:
+async def _job(server: Server, peer: Peer, asked: messages.PagedOfJob) -> Table:
     row = await server.journalled(lambda: server.jobs.find(peer.owner, asked.job))
-    return _live(server, info(row, whole=True))
+    told = _live(server, info(row))
+    return await server.in_thread(lambda: whole(row, told, asked.page))
 
 
-async def _subscribe(
-    server: Server, peer: Peer, asked: messages.Subscribe
-) -> messages.Subscription:
+async def _subscribe(server: Server, peer: Peer, asked: messages.Subscribe) -> Table:
     # First the events, then the numbers: what happens between is told twice rather than never.
-    peer.wanted = asked
-    server.subscribed()
+    if not asked.page:
+        peer.wanted = asked
+        server.subscribed()
     return await server.journalled(lambda: server.jobs.newest(peer.owner, asked))
 
 
@@ -193,36 +219,54 @@ async def _unsubscribe(server: Server, peer: Peer, _asked: Message) -> messages.
     return messages.Nothing()
 
 
-async def _replay(server: Server, peer: Peer, asked: messages.Replay) -> messages.Replayed:
-    return await server.journalled(lambda: server.jobs.replay(peer.owner, asked))
+async def _replay(server: Server, peer: Peer, asked: messages.Replay) -> Table:
+    def replayed() -> Table:
+        found = server.jobs.replay(peer.owner, asked)
+        parts = ((str(each.seq), each.table()) for each in found.events)
+        told = pages.paged({"newest": found.newest}, "events", parts)
+        told.pop("next", "")  # they are asked for by their numbers
+        return told
+
+    return await server.journalled(replayed)
 
 
-async def _result(server: Server, peer: Peer, asked: messages.OfJob) -> Made:
+async def _result(server: Server, peer: Peer, asked: messages.PagedOfJob) -> Table:
     row = await server.journalled(lambda: server.jobs.find(peer.owner, asked.job))
-    files = await server.in_thread(lambda: tuple(made(row, server.folder_of(row.id))))
-    return Made(job=row.id, state=row.state, files=files, report=tuple(row.report))
+    rest: Table = {"job": row.id, "state": row.state}
+    if row.report and not asked.page:
+        rest["report"] = row.report
+
+    def found() -> Table:
+        files = made(row, server.folder_of(row.id), behind=asked.page)
+        return pages.paged(rest, "files", ((_key(file), file.table()) for file in files))
+
+    return await server.in_thread(found)
 
 
-async def _upload(server: Server, peer: Peer, call: wire.Call, _asked: Any) -> Reply:
+async def _upload(server: Server, peer: Peer, call: Call, _asked: Any) -> Reply:
     return await server.errands.ask(call.op, peer.owner.name, call.fields, call.payloads)
 
 
-async def _upload_frame(server: Server, peer: Peer, call: wire.Call, asked: Any) -> Reply:
+async def _upload_frame(server: Server, peer: Peer, call: Call, asked: Any) -> Reply:
     answer = await _upload(server, peer, call, asked)
     await server.look_at_held()
     return answer
 
 
-async def _download(server: Server, peer: Peer, call: wire.Call, asked: messages.OfJob) -> Reply:
+async def _download(server: Server, peer: Peer, call: Call, asked: messages.OfJob) -> Reply:
     row = await server.journalled(lambda: server.jobs.find(peer.owner, asked.job))
-    files = [
-        file.table() for file in await server.in_thread(lambda: made(row, server.folder_of(row.id)))
-    ]
-    more = {"files": files, "span": row.span or [0, 0]}
+    name = asked.name if isinstance(asked, messages.DownloadChunk) else ""
+
+    def found() -> list[Table]:
+        return [file.table() for file in made(row, server.folder_of(row.id), name)]
+
+    files = await server.in_thread(found)
+    roots = list(map(str, server.doors.named(row.owner).roots))
+    more = {"files": files, "span": row.span or [0, 0], "roots": roots}
     return await server.errands.ask(call.op, peer.owner.name, call.fields, more=more)
 
 
-_ERRANDS: Mapping[str, Callable[[Server, Peer, wire.Call, Any], Awaitable[Reply]]] = {
+_ERRANDS: Mapping[str, Callable[[Server, Peer, Call, Any], Awaitable[Reply]]] = {
     "upload.begin": _upload,
     "upload.chunk": _upload,
     "upload.end": _upload,
@@ -232,12 +276,18 @@ _ERRANDS: Mapping[str, Callable[[Server, Peer, wire.Call, Any], Awaitable[Reply]
 }
 
 
-async def _models(server: Server, _peer: Peer, _asked: Message) -> Rows:
-    return Rows(rows=await server.in_thread(lambda: _model_rows(server)))
+async def _models(server: Server, _peer: Peer, asked: messages.Paged) -> Table:
+    return await server.in_thread(lambda: _rows(_model_rows(server), asked))
 
 
-async def _doctor(server: Server, _peer: Peer, _asked: Message) -> Rows:
-    return Rows(rows=await server.in_thread(lambda: _examined(lambda: server.ending)))
+async def _doctor(server: Server, peer: Peer, asked: messages.Paged) -> Table:
+    if not asked.page:
+        peer.examined = await server.in_thread(lambda: _examined(lambda: server.ending))
+    return await server.in_thread(lambda: _rows(peer.examined, asked))
+
+
+def _rows(rows: Sequence[Table], asked: messages.Paged) -> Table:
+    return pages.paged({}, "rows", pages.numbered(rows, asked.page))
 
 
 async def _shutdown(server: Server, peer: Peer, asked: messages.Shutdown) -> messages.Nothing:
@@ -253,17 +303,20 @@ async def _shutdown(server: Server, peer: Peer, asked: messages.Shutdown) -> mes
 HANDLERS: Mapping[str, Handler] = {
     "hello": _hello,
     "ping": _ping,
-    "describe": _describe,
     "submit": _submit,
+    "events.unsubscribe": _unsubscribe,
+    "shutdown": _shutdown,
+}
+#: Their replies may be longer than a message, and are made apart from the event loop.
+_LONG: Mapping[str, Callable[[Server, Peer, Any], Awaitable[Table]]] = {
+    "describe": _describe,
     "jobs": _jobs,
     "job": _job,
     "events.subscribe": _subscribe,
-    "events.unsubscribe": _unsubscribe,
     "events.replay": _replay,
     "result": _result,
     "models": _models,
     "doctor": _doctor,
-    "shutdown": _shutdown,
 }
 
 
@@ -278,30 +331,40 @@ def _live(server: Server, told: JobInfo) -> JobInfo:
                    eta_s=None if eta is None else round(eta, 1))  # fmt: skip
 
 
-def made(row: Row, folder: Path) -> list[File]:
-    """Return the files of a job that are there.
+#: In this order.
+_ROLES = ("keyframe", "output", "log")
 
-    folder: the job's own
+
+def made(row: Row, folder: Path, name: str = "", behind: str = "") -> Iterator[File]:
+    """Yield the files of a job that are there, by roles and names.
+
+    folder: the job's own; name: only of this name, if it is given; behind: only with a later key
     """
-    keyframes = sorted(row.keyframes.values(), key=lambda own: own["frame"])
-    named: list[tuple[str, str, Path, int | None]] = [
-        (own["name"], "keyframe", Path(own["path"]), own["frame"]) for own in keyframes
-    ]
-    if row.state == "done":
-        named += [(file.name, "output", file, None) for file in _outputs(Path(row.output))]
-    named += [(name, "log", folder / name, None) for name in (job_logs.OLDER, job_logs.NAME)]
     facts = published.known(folder)
-    found: list[File] = []
-    for name, role, path, frame in named:
+    for file in sorted(_named(row, folder), key=_key):
+        if _key(file) <= behind or name not in ("", file.name):
+            continue
         try:
-            size = path.stat().st_size
+            size = os.stat(file.path).st_size
         except OSError:  # removed meanwhile, or not there yet
             continue
-        intact = role != "output" or published.intact(path, facts)
-        found.append(
-            File(name=name, role=role, size=size, path=str(path), frame=frame, intact=intact)
-        )
-    return found
+        intact = file.role != "output" or published.intact(Path(file.path), facts)
+        yield replace(file, size=size, intact=intact)
+
+
+def _named(row: Row, folder: Path) -> Iterator[File]:
+    """All files that the job may have, with no look at them."""
+    for own in row.keyframes.values():
+        yield File(name=own["name"], role="keyframe", size=0, path=own["path"], frame=own["frame"])
+    if row.state == "done":
+        for file in _outputs(Path(row.output)):
+            yield File(name=file.name, role="output", size=0, path=str(file))
+    for name in (job_logs.OLDER, job_logs.NAME):
+        yield File(name=name, role="log", size=0, path=str(folder / name))
+
+
+def _key(file: File) -> str:
+    return f"{_ROLES.index(file.role)}{file.name}"
 
 
 def _outputs(output: Path) -> list[Path]:
@@ -339,7 +402,7 @@ def _model_row(server: Server, entry: Entry) -> dict[str, Any]:
     }
 
 
-def _examined(ending: Callable[[], bool]) -> tuple[dict[str, Any], ...]:
+def _examined(ending: Callable[[], bool]) -> tuple[Table, ...]:
     """What `fresco-bridge doctor` finds, in a process of its own: it loads every library.
 
     ending: whether the answer is not wanted any more
@@ -356,10 +419,16 @@ def _examined(ending: Callable[[], bool]) -> tuple[dict[str, Any], ...]:
         said.seek(0)
         told = said.read()
     try:
-        return tuple(json.loads(told))
+        return tuple(_short(row) for row in json.loads(told))
     except ValueError as error:
         raise BridgeError(Code.INTERNAL, "doctor gave no answer",
                           "run `fresco-bridge doctor` in a terminal") from error  # fmt: skip
+
+
+def _short(row: Table) -> Table:
+    """A row for people, with no text in it that is endless, as a list of all models."""
+    return {name: cut(value, failures.LONGEST) if isinstance(value, str) else value
+            for name, value in row.items()}  # fmt: skip
 
 
 def _version() -> str:

@@ -44,7 +44,7 @@ class Parameter:
     choices: or what makes them, where the modules that know them are slow to import
     mode: of a string: SingleLine, MultiLine or FilePath
     models: the role of the models, of the catalogue, that it names
-    animates: may differ from frame to frame; a host tells each keyframe's value as a change
+    animates: may differ from frame to frame; a host tells its values in `tracks`
     enabled_when: another parameter, and the value at which this one has a meaning
     hosts: the only ones that have it; empty: all
     """
@@ -549,6 +549,13 @@ _KEYFRAMES = Page(
             "group_changes",
             "Changes and stops",
             (
+                _lines(
+                    "tracks",
+                    "Over time",
+                    "What changes during the clip, one in each line; it holds from its frame on, "
+                    "until the next line of its kind: prompt@48=snow, negative@48=people, "
+                    "strength@60=0.5, seed@72=9",
+                ),
                 _lines(
                     "changes",
                     "Changed keyframes",

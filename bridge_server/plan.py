@@ -8,19 +8,21 @@ store is done, whoever did it and when; and a change reaches the units it matter
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from bridge_server.job import Job, identity, model_facts
+from bridge_server.media import confine
 from bridge_server.media.transfer import is_hdr
 from bridge_server.request import Keyframes, parse_cuts
 from bridge_server.store import key
-from fresco import batches, keyframes, weights
+from fresco import batches, keyframes, samplers, weights
 from fresco.errors import InvalidInput
 from fresco.memory import Limits
+from fresco.schedule import first_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +263,9 @@ def shots(job: Job, errors: list[float], found: list[int]) -> tuple[list[Shot], 
     else:
         shortest, longest = (wanted.every or each for each in (wanted.shortest, wanted.longest))
         relative = [cut - first for cut in cuts]
-        proposed = keyframes.propose_per_shot(errors, relative, shortest, longest)
+        # A distance that was asked for is kept; what is found is found between the turns.
+        turns = [] if wanted.every else [turn - first for turn in job.tracks.turns(job.span)]
+        proposed = keyframes.propose_per_shot(errors, relative, shortest, longest, turns)
         keys = [[first + number for number in shot] for shot in proposed]
     painted = job.painted()
     chosen = [Shot.of(piece, own, painted) for piece, own in zip(pieces, keys, strict=True)]
@@ -349,7 +353,7 @@ class _Planning:
     def __init__(self, job: Job, found: list[Shot], limits: Limits, batch: int, depth: str) -> None:
         self._job, self._shots, self._batch = job, found, batch
         every = {number for shot in found for number in shot.keyframes}
-        self._source = source_facts(job)
+        self._source, self._tracks = source_facts(job), job.tracks
         self._told = self._translation_facts(limits, depth) if job.spec else {}
         self._painted = {
             number: Painting(number, file, _content(file))
@@ -374,16 +378,18 @@ class _Planning:
             ],
             "depth": depth,
             "beside": {
-                name: identity(clip)
-                for name, clip in job.beside.items()
+                name: [identity(own.clip), own.first] if own.first else identity(own.clip)
+                for name, own in job.beside.items()
                 if name != "mask"  # it acts when the file is written
             },
             "pictures": [[_content(Path(at)) for at in own.pictures] for own in request.pictures],
-            "prompt": request.prompt,
-            "negative": request.negative,
-            "strength": job.strength,
-            "seed": request.seed,
         }
+
+    def _asked(self, numbers: Iterable[int]) -> dict[str, Any]:
+        """What is asked of keyframes: of all the same, in the words of a job without tracks."""
+        each = [asdict(self._tracks.at(number)) for number in numbers]
+        asked = {name: [own[name] for own in each] for name in each[0]}
+        return {name: own[0] if len(set(own)) == 1 else own for name, own in asked.items()}
 
     def translations(self) -> Iterator[Translate]:
         for place, shot in enumerate(self._shots):
@@ -400,9 +406,11 @@ class _Planning:
         if self._painted.keys() >= set(shot.keyframes):
             planned = planned[:1]  # later shots look at its first keyframe, and nobody at others
         for batch in planned:
+            self._check_strengths(batch.keyframes)
             anchors = tuple(self._records[number] for number in batch.anchors)
             facts = {
                 **self._told,
+                **self._asked(batch.keyframes),
                 "anchors": [asdict(anchor) for anchor in anchors],
                 "keyframes": batch.keyframes,
                 "style": style and asdict(style),
@@ -410,6 +418,19 @@ class _Planning:
             unit = Translate(key("translate", facts), anchors, batch.keyframes, style)
             self._records |= {record.number: record for record in unit.records()}
             yield unit
+
+    def _check_strengths(self, numbers: Sequence[int]) -> None:
+        """Refuse what the method would refuse when the batch is translated."""
+        spec, steps = self._job.spec, self._job.settings.steps
+        strengths = {number: self._tracks.at(number).strength for number in numbers}
+        firsts = {first_step(strength, steps) for strength in strengths.values()}
+        if len(firsts) > 1 and spec is not None and samplers.remembers(str(spec.sampler)):
+            said = ", ".join(f"{own} at {number}" for number, own in strengths.items())
+            raise InvalidInput(
+                f"tracks: the sampler {spec.sampler} needs one strength for keyframes that are "
+                f"translated together, and there are {said}; use one strength, or another sampler, "
+                "as ddpm or lcm."
+            )
 
     def redone(self) -> tuple[Redo, ...]:
         """The changed keyframes. Neighbours are as they were before any change, or painted."""
@@ -428,6 +449,7 @@ class _Planning:
         before, style = self._records[number], self._style(place)
         facts = {
             **self._told,
+            **self._asked(sorted([number, *beside])),
             "before": asdict(before),
             "neighbours": [_said(neighbour) for neighbour in neighbours],
             "changes": changes,
@@ -464,4 +486,5 @@ def _said(styled: Styled) -> list[Any]:
 
 
 def _content(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:24]
+    with confine.file(file) as name:
+        return hashlib.sha256(name.read_bytes()).hexdigest()[:24]

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from bridge_server.media import confine
 from fresco.errors import InvalidInput
 from fresco.request import Keyframe
 
@@ -108,7 +109,8 @@ def read_picture(file: Path) -> Tensor:
         InvalidInput: there is none, or it is no picture that OpenCV knows.
     """
     try:
-        data = np.frombuffer(file.read_bytes(), np.uint8)
+        with confine.file(file) as name:
+            data = np.frombuffer(name.read_bytes(), np.uint8)
     except OSError as error:
         raise InvalidInput(f"{file} cannot be read: {error}") from error
     pixels = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if len(data) else None

@@ -29,7 +29,7 @@ from bridge_server.lock import Lock
 from bridge_server.request import Request
 from fresco.callbacks import CancelToken
 from fresco.errors import Cancelled
-from host_plugins.link import endpoint, messages
+from host_plugins.link import endpoint, messages, wire
 from host_plugins.link.client import Client
 from host_plugins.link.endpoint import Endpoint
 from host_plugins.link.errors import BridgeError, Code
@@ -244,7 +244,7 @@ class _Errand:
             BridgeError: it works elsewhere than this command is to (invalid).
         """
         ours = importlib.metadata.version("fresco-bridge")
-        hello = Hello(client="the command line", version=ours)
+        hello = Hello(client="the command line", version=ours, minor=wire.MINOR)
         told = self._client.ask(messages.HELLO, hello, _REPLY)
         if told.server != ours:
             text = f"the server is of version {told.server}, this command of {ours}"

@@ -153,7 +153,9 @@ def sheet(job: Job, outcome: Outcome) -> Image:
         (f"frame {number}, {float(job.clip.seconds(number)):.2f} s", own, outcome.picture(number))
         for number, own in zip(numbers, sources(job, numbers), strict=True)
     )
-    return contact_sheet(rows, f"{job.request.prompt or 'no prompt'}\n{job.title}")
+    tracks = job.tracks
+    prompts = dict.fromkeys(tracks.at(number).prompt for number in numbers)
+    return contact_sheet(rows, f"{' / '.join(filter(None, prompts)) or 'no prompt'}\n{job.title}")
 
 
 def export(outcome: Outcome, folder: Path) -> dict[int, Path]:

@@ -133,7 +133,7 @@ _VALUES = {
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is different at one keyframe.
+    """What is different at one keyframe; in `Request.tracks`: from one frame on.
 
     frame: its number in the source
     what: one of `CHANGES`
@@ -163,7 +163,7 @@ class Change:
         Raises:
             InvalidInput: it cannot be read so.
         """
-        match = re.fullmatch(r"(\w+)@(\d+)=(.*)", text, re.DOTALL)
+        match = re.fullmatch(r"(\w+)@([0-9]{1,18})=(.*)", text, re.DOTALL)
         if match is None or match[1] not in CHANGES:
             raise InvalidInput(
                 f"{text!r} cannot be read; write WHAT@FRAME=VALUE with WHAT one of "
@@ -317,6 +317,8 @@ class Request:
     size: the short side that is worked at, pixels
     mask: where the effect is (white); feather: of its edge, pixels
     subject: what is not background (white)
+    changes: what is different at single keyframes
+    tracks: what changes over time: each value holds from its frame on, until the next of its kind
     method: parts of FRESCO that are wanted otherwise
     hdr: what becomes of PQ and HLG: "refuse" or "tone-map"
     accept: what the written file may lose: "alpha", "bit depth", "pixel aspect"
@@ -356,6 +358,7 @@ class Request:
     feather: float = 0.0
     subject: str = ""
     changes: tuple[Change, ...] = ()
+    tracks: tuple[Change, ...] = ()
     method: Method = field(default_factory=Method)
     propagation: str = "auto"
     preserve_colour: bool = False
@@ -369,6 +372,8 @@ class Request:
         Keyframes.parse(self.keyframes)
         parse_cuts(self.cuts)
         parse_rate(self.rate)
+        _check_once("changes", self.changes)
+        _check_once("tracks", self.tracks)
         rules = {
             "clip": bool(self.clip),
             "until": self.until in GATES,
@@ -381,7 +386,6 @@ class Request:
             "loras": all(math.isfinite(lora.weight) for lora in self.loras),
             "controls": all(0 <= control.scale < math.inf for control in self.controls),
             "pictures": all(0 <= own.scale < math.inf for own in self.pictures),
-            "changes": len({(own.frame, own.what) for own in self.changes}) == len(self.changes),
             "seed": 0 <= self.seed < 2**63,
             "batch": self.batch >= 3,
             "start": self.start >= 0,
@@ -403,7 +407,11 @@ class Request:
             for field in fields(self)
             if getattr(self, field.name) != getattr(usual, field.name)
         }
-        return {"clip": self.clip, **{name: _plain(value) for name, value in said.items()}}
+        table = {name: _plain(value) for name, value in said.items()}
+        if self.tracks:
+            # In words: a value for every frame of a long clip still fits into a message then.
+            table["tracks"] = list(map(str, self.tracks))
+        return {"clip": self.clip, **table}
 
     @property
     def translates(self) -> bool:
@@ -429,7 +437,6 @@ _HELP = {
     "loras": "use numbers as weights.",
     "controls": "use strengths of 0 or more.",
     "pictures": "use strengths of 0 or more.",
-    "changes": "say each thing at a frame once.",
     "seed": "use a whole number from 0.",
     "batch": "use 3 keyframes or more.",
     "start": "frames count from 0.",
@@ -439,6 +446,22 @@ _HELP = {
     "feather": "use 0 or more pixels.",
     "clip_skip": "use 1 (none) or 2.",
 }
+
+
+def _check_once(name: str, said: Sequence[Change]) -> None:
+    seen: set[tuple[int, str]] = set()
+    for own in said:
+        if name == "tracks" and own.what == "painted":
+            raise InvalidInput(
+                f"tracks: {own} is of one keyframe only; put it into changes (--set)."
+            )
+        if (own.frame, own.what) in seen:
+            raise InvalidInput(
+                f"{name}: {own.what}@{own.frame} is there twice; say each thing at a frame once."
+            )
+        seen.add((own.frame, own.what))
+
+
 _PARTS: dict[str, Any] = {
     f"tuple[{part.__name__}, ...]": part
     for part in (LoraChoice, ControlChoice, PictureChoice, Change)
@@ -530,6 +553,19 @@ def with_files(request: Request, at: Callable[[str], str]) -> Request:
             replace(own, value=at(own.value)) if own.what == "painted" else own
             for own in request.changes
         ),
+    )
+
+
+def with_models(request: Request, at: Callable[[str], str]) -> Request:
+    """Return `request` with `at` of each model that it names; also of "", where it names none."""
+    return replace(
+        request,
+        model=at(request.model),
+        vae=at(request.vae),
+        embeddings=tuple(map(at, request.embeddings)),
+        loras=tuple(replace(own, name=at(own.name)) for own in request.loras),
+        pictures=tuple(replace(own, name=at(own.name)) for own in request.pictures),
+        controls=tuple(replace(own, model=at(own.model)) for own in request.controls),
     )
 
 

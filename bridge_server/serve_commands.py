@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from bridge_server import config, job_logs
+from bridge_server.states import TRANSITIONS
 from bridge_server.words import duration
 from host_plugins.link import endpoint, messages
 from host_plugins.link.client import Client
@@ -71,13 +72,14 @@ def serve(
     What no option says is as config.toml has it, in its table [server].
     """
     from bridge_server import config, server
-    from bridge_server.doors import Wishes, check_keys
+    from bridge_server.doors import Wishes, check_keys, check_roots
     from bridge_server.supervisor import Post
 
     usual = config.load().server
     clients = tuple(allow or usual.clients)
     check_keys(clients)
     roots = tuple(folder.resolve() for folder in root or usual.roots)
+    check_roots(roots)
     posts = [
         Post(
             name,
@@ -130,9 +132,9 @@ def jobs(
     """List the jobs, the newest first: of the server, or as it left them when it ended."""
     if not 1 <= count <= _MOST:
         raise typer.BadParameter(f"-n {count} is not 1 to {_MOST}")
-    unknown = sorted({*(state or ())} - set(messages.TRANSITIONS))
+    unknown = sorted({*(state or ())} - set(TRANSITIONS))
     if unknown:
-        states = ", ".join(messages.TRANSITIONS)
+        states = ", ".join(TRANSITIONS)
         raise typer.BadParameter(f"there is no state {unknown[0]!r}, only {states}")
     found = _listed(state or [], count)
     if as_json:
@@ -251,7 +253,7 @@ def find(client: Client, word: str) -> JobInfo:
     Raises:
         BridgeError: there is none (not_found), or there are several (invalid).
     """
-    found = client.ask(messages.JOBS, messages.Listing(limit=_MOST)).jobs
+    found = _newest(client, (), _MOST)
     if not any(job.job.startswith(word) for job in found) and _is_id(word):
         return client.ask(messages.JOB, OfJob(job=word))  # an old one, by its whole id
     name = _only(word, [job.job for job in found])
@@ -297,14 +299,26 @@ def _watching() -> Generator[None]:
 def _listed(states: list[str], count: int) -> list[JobInfo]:
     if _running() is not None:
         with Client() as client:
-            asked = messages.Listing(states=tuple(states), limit=count)
-            return list(client.ask(messages.JOBS, asked).jobs)
+            return _newest(client, states, count)
     from bridge_server.jobs import info
     from bridge_server.journal import read_jobs
 
     journal = config.state_folder(config.load()) / config.JOURNAL
     rows = read_jobs(journal, -1 if states else count)
     return [info(row) for row in rows if not states or row.state in states][:count]
+
+
+def _newest(client: Client, states: Sequence[str], count: int) -> list[JobInfo]:
+    """The newest jobs; the server tells of as many at once as a message holds."""
+    found: list[JobInfo] = []
+    more = True
+    while more and len(found) < count:
+        before = found[-1].job if found else ""
+        asked = messages.Listing(states=tuple(states), limit=count - len(found), before=before)
+        told = client.ask(messages.JOBS, asked)
+        found += told.jobs
+        more = told.more
+    return found
 
 
 def follow(client: Client, job: str, as_json: bool) -> JobInfo:

@@ -28,10 +28,11 @@ import zmq
 import zmq.asyncio
 from filelock import FileLock, Timeout
 
-from bridge_server import access, config, failures, operations, pipe
+from bridge_server import access, config, envelope, failures, operations, pipe, signpost
 from bridge_server.access import UPLOAD, Owner, placed, uploads
 from bridge_server.config import Config, state_folder
 from bridge_server.doors import Door, Doors, Wishes, kept_keys
+from bridge_server.envelope import Call
 from bridge_server.errands import Errands
 from bridge_server.forecast import blended
 from bridge_server.job_logs import JobLogs, shortened
@@ -78,12 +79,14 @@ class Peer:
 
     wanted: what it has subscribed to
     client: what the program calls itself; empty until it says so
+    examined: what the doctor found when it was last asked, for further pages
     """
 
     owner: Owner
     outbox: Outbox | Line
     client: str = ""
     wanted: Subscribe | None = None
+    examined: Sequence[dict[str, Any]] = ()
     running: int = 0
     seen: float = 0.0
     allowance: float = _BURST
@@ -164,7 +167,7 @@ class Server:
         keys = kept_keys(self.state / "keys.json")
         self.doors = Doors(self.wishes, keys, self.state / "shared")
         at = self.doors.start(context, self.folder, importlib.metadata.version("fresco-bridge"))
-        endpoint.write(at, self.folder)
+        signpost.write(at, self.folder)
         try:
             self.supervisor.start()
             self._spawn(self._tend())
@@ -179,7 +182,7 @@ class Server:
             ready(at)
             await self._stop.wait()
         finally:
-            endpoint.remove(at, self.folder)
+            signpost.remove(at, self.folder)
             await self._close(context, journal)
 
     def stop(self) -> None:
@@ -400,7 +403,7 @@ class Server:
             self._on_frames(peer, frames, operations.needs_trust)
 
         def refuse(id_: str, error: BridgeError) -> list[Buffer]:
-            return wire.write_answer(Answer(id_, self.session, error=error))
+            return envelope.write_answer(Answer(id_, self.session, error=error))
 
         self._loopback = Loopback(listener, self.doors.trusts, on_message, refuse)
         await self._loopback.start()
@@ -426,20 +429,20 @@ class Server:
         try:
             if not peer.allowed(time.monotonic(), wire.size(buffers[0])):
                 raise BridgeError(Code.BUSY, "too many requests", "ask less often")
-            call = wire.read_call(buffers)
+            call = envelope.read_call(buffers)
             if denied(call.op):
                 raise BridgeError(Code.FORBIDDEN, f"{call.op} is not possible on this endpoint")
             if peer.running >= _AT_ONCE:
                 raise BridgeError(Code.BUSY, "too many requests at once", "wait for replies")
         except BridgeError as error:
             # Who asks too often is not also given the time to have long requests read.
-            id_ = wire.request_id(buffers) if small or error.code is not Code.BUSY else ""
+            id_ = envelope.request_id(buffers) if small or error.code is not Code.BUSY else ""
             self._answer(peer, Answer(id_, self.session, error=error))
             return
         peer.running += 1
         self._spawn(self._answered(peer, call))
 
-    async def _answered(self, peer: Peer, call: wire.Call) -> None:
+    async def _answered(self, peer: Peer, call: Call) -> None:
         try:
             reply, payloads = await operations.answer(self, peer, call)
             answer = Answer(call.id, self.session, reply, payloads)
@@ -456,9 +459,9 @@ class Server:
 
     def _answer(self, peer: Peer, answer: Answer) -> None:
         try:
-            frames = wire.write_answer(answer)
+            frames = envelope.write_answer(answer)
         except BridgeError as error:
-            frames = wire.write_answer(Answer(answer.id, self.session, error=error))
+            frames = envelope.write_answer(Answer(answer.id, self.session, error=error))
         peer.outbox.send(frames)
 
     # ------------------------------------------------------------------------------------- events
@@ -483,7 +486,7 @@ class Server:
     def _broadcast(self, event: Event, owner: str = "", payloads: tuple[Buffer, ...] = ()) -> None:
         fields = event.table()
         notice = Notice(fields.pop("event"), self.session, fields, payloads)
-        frames = wire.write_notice(notice)
+        frames = envelope.write_notice(notice)
         for peer in self._peers.values():
             if peer.wanted is None or not _concerns(event, owner, peer, peer.wanted):
                 continue
@@ -572,7 +575,7 @@ class _Ledger:
         self._server = server
         self._seq: dict[str, int] = {}
 
-    async def next(self) -> tuple[Row, dict[str, Any], Path, bool] | None:
+    async def next(self) -> tuple[Row, dict[str, Any], Path, bool, Sequence[str]] | None:
         server = self._server
         while (
             row := await server.persisted(lambda: server.jobs.next(server.is_ready))
@@ -584,7 +587,8 @@ class _Ledger:
             except Exception as error:  # the worker must get its next job, whatever this one is
                 await self._fail(row.id, failures.told(error))
             else:
-                return row, row.request, server.folder_of(row.id), uploaded
+                roots = tuple(map(str, server.doors.named(row.owner).roots))
+                return row, row.request, server.folder_of(row.id), uploaded, roots
         return None
 
     async def _fail(self, job: str, failure: BridgeError) -> None:
@@ -713,7 +717,7 @@ def serve(
         BridgeError: one is running already (conflict), or an address cannot be used.
     """
     settings, folder = config.load(), endpoint.folders()[0]
-    endpoint.private_folder(folder)
+    signpost.private_folder(folder)
     lock = FileLock(folder / "server.lock")
     try:
         lock.acquire(timeout=0)

@@ -7,12 +7,14 @@ put results of its new content under keys of the old one, where every later job 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from bridge_server.errors import SourceChanged
+from bridge_server.media import confine
 
 _SAMPLE = 1 << 20
 #: Bytes, nanoseconds and inode of each file.
@@ -82,8 +84,8 @@ def identity(files: Iterable[Path]) -> str:
     """
     digest = hashlib.sha256()
     for file in files:
-        stat = file.stat()
-        digest.update(f"{stat.st_size}:{stat.st_mtime_ns}|".encode())
-        with file.open("rb") as data:
+        with confine.file(file) as name, name.open("rb") as data:
+            stat = os.fstat(data.fileno())
+            digest.update(f"{stat.st_size}:{stat.st_mtime_ns}|".encode())
             digest.update(data.read(_SAMPLE if stat.st_size < 64 * _SAMPLE else _SAMPLE // 16))
     return digest.hexdigest()[:24]

@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bridge_server import records, resolve
+from bridge_server.errors import OutsideFolders
 from bridge_server.events import Note, Preview, Progress, Watch
 from bridge_server.footage import Footage, Matte, coverage, painting, resized
 from bridge_server.job import Control, Job
+from bridge_server.media import confine
 from bridge_server.media.statistics import ColourStatistics
 from bridge_server.plan import (
     Analyse,
@@ -50,7 +52,7 @@ from fresco.propagate.parallel import intervals
 from fresco.request import Keyframe, Options, Translation, keyframes
 from fresco.schedule import first_step
 from fresco.translate import redo, translate_batch
-from fresco.warm import Ready, WarmModels
+from fresco.warm import ModelSpec, Ready, WarmModels
 
 _ANALYSIS, _MEASURED = "analysis.json", "measured.json"
 _FIT, _BOUNDS, _SHRUNK = "fit.json", "bounds.json", "shrunk.json"
@@ -103,7 +105,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.footage = Footage(self.job.clip, self.job.size, self.job.hdr, self.cancel)
-        self._mattes = {name: Matte(clip, self.cancel) for name, clip in self.job.beside.items()}
+        self._mattes = {name: Matte(own, self.cancel) for name, own in self.job.beside.items()}
 
     def begin(self, stage: str, done: float, total: float) -> None:
         """Count what follows as work of `stage`, of which `done` was there already."""
@@ -235,15 +237,16 @@ class Bench:
     def _translate(self, unit: Translate, desk: Path) -> None:
         """Translate one batch."""
         job, ready = self.job, self.ready()
-        frames = self.footage.at(unit.keyframes)
+        frames, tracks = self.footage.at(unit.keyframes), job.tracks
+        asked = [tracks.at(number) for number in unit.keyframes]
         new = keyframes(
             frames,
             ready.model,
-            prompts=job.request.prompt,
-            negative=job.request.negative,
+            prompts=[own.prompt for own in asked],
+            negative=[own.negative for own in asked],
             controls=self.maps(frames, unit.keyframes),
-            seeds=job.request.seed,
-            strengths=job.strength,
+            seeds=[own.seed for own in asked],
+            strengths=[own.strength for own in asked],
             background=self.background(unit.keyframes),
             numbers=unit.keyframes,
             settings=job.settings,
@@ -275,12 +278,18 @@ class Bench:
     def ready(self) -> Ready:
         """The model, dressed as the job wants it."""
         assert self.job.spec is not None, "only asked for where something is translated"
-        return self.models.get(self.job.spec, self.job.settings.halves)
+        try:
+            with confine.steady(_places(self.job.spec)):
+                return self.models.get(self.job.spec, self.job.settings.halves)
+        except OutsideFolders:
+            self.models.forget()  # what was read may be another's
+            raise
 
     def options(self, ready: Ready, numbers: Sequence[int]) -> Options:
         """How a batch is run; its steps are told as shares of its keyframes."""
-        job = self.job
-        first = first_step(job.strength, job.settings.steps)
+        job, tracks = self.job, self.job.tracks
+        strongest = max(tracks.at(number).strength for number in numbers)
+        first = first_step(strongest, job.settings.steps)
 
         def on_step(step: Step) -> None:
             share = (step.index + 1 - first) / max(1, step.last + 1 - first)
@@ -337,11 +346,12 @@ class Bench:
         """Read a keyframe as a done one."""
         frames = self.footage.at([styled.number])
         if isinstance(styled, Painting):
+            asked = self.job.tracks.at(styled.number)
             blank = keyframes(
                 frames,
                 self.ready().model,
-                prompts=self.job.request.prompt,
-                negative=self.job.request.negative,
+                prompts=asked.prompt,
+                negative=asked.negative,
                 controls=self.maps(frames, [styled.number]),
                 numbers=[styled.number],
                 settings=self.job.settings,
@@ -424,6 +434,13 @@ class Bench:
             return None
         feather = self.job.request.feather
         return (coverage(each, height, width, feather) for each in matte.frames(start, stop))
+
+
+def _places(spec: ModelSpec) -> Iterator[Path]:
+    """The files and folders that a model is read from."""
+    places = (spec.base, spec.vae, *spec.controlnets, spec.preview_vae, spec.image_encoder)
+    yield from (Path(place) for place in places if place is not None)
+    yield from (Path(own.file) for own in (*spec.loras, *spec.inversions, *spec.ip_adapters))
 
 
 def _counted(picture: Tensor) -> NDArray[np.float64]:

@@ -73,10 +73,10 @@ class Running:
 class Ledger(Protocol):
     """What the supervisor asks and tells the jobs; the server answers, from the disk."""
 
-    async def next(self) -> tuple[Row, dict[str, Any], Path, bool] | None:
+    async def next(self) -> tuple[Row, dict[str, Any], Path, bool, Sequence[str]] | None:
         """Return the job whose turn it is, its request for the worker, and its folder.
 
-        Last: whether its clip was uploaded.
+        Last: whether its clip was uploaded, and the folders that its owner is bound to.
         """
         ...
 
@@ -286,7 +286,13 @@ class Supervisor:
             self._kill(slot, "the server could not give it a job")
 
     async def _begin(
-        self, slot: _Slot, row: Row, request: dict[str, Any], folder: Path, uploaded: bool
+        self,
+        slot: _Slot,
+        row: Row,
+        request: dict[str, Any],
+        folder: Path,
+        uploaded: bool,
+        roots: Sequence[str],
     ) -> None:
         forecast = Forecast({}, {}, self._clock)
         slot.idle = 0.0
@@ -294,7 +300,7 @@ class Supervisor:
         forecast.speeds = await self._ledger.speeds()
         self._send(slot, {"do": "run", "job": row.id, "revision": row.revision,
                           "request": request, "folder": str(folder),
-                          "uploaded": uploaded})  # fmt: skip
+                          "uploaded": uploaded, "roots": list(roots)})  # fmt: skip
         if running.wish:  # it was stopped meanwhile
             self._send(slot, {"do": "stop", "job": row.id})
 

@@ -1,6 +1,12 @@
-"""Figures in a few words, for people."""
+"""Words and figures for people, short."""
 
 from __future__ import annotations
+
+
+def cut(text: str, most: int) -> str:
+    """Return `text`, or of one that has more than `most` bytes the beginning, and "..."."""
+    data = text.encode(errors="replace")
+    return text if len(data) <= most else data[: most - 3].decode(errors="ignore") + "..."
 
 
 def duration(seconds: float) -> str:

@@ -4,7 +4,7 @@ It is told what to do over its standard input, and tells what happens over its s
 (`pipe`). It computes in its main thread; another one listens, so that it can be stopped at any
 poll. When the server is gone, so is the input, and the worker ends.
 
-Told: {do: "run", job, request, revision, folder, uploaded}, {do: "stop", job},
+Told: {do: "run", job, request, revision, folder, uploaded, roots}, {do: "stop", job},
 {do: "watch", previews}.
 Tells: {tell: "broken" | "ready" | "alive" | "settled" | "planned" | "kept" | "progress" |
 "keyframe" | "preview" | "note" | "ended", job, ...}.
@@ -44,6 +44,7 @@ from bridge_server import (
 from bridge_server.environment import here
 from bridge_server.footage import resized
 from bridge_server.job import settle
+from bridge_server.media import confine
 from bridge_server.processes import be_modest, die_with_parent
 from bridge_server.render import Outcome, render
 from bridge_server.store import Store
@@ -79,6 +80,7 @@ class _Task:
 
     folder: of the job, for its log and what must be remembered
     uploaded: the clip is the server's, so the result must not be beside it
+    roots: folders that the owner is bound to; none: to none
     """
 
     job: str
@@ -86,6 +88,7 @@ class _Task:
     request: dict[str, Any]
     folder: Path
     uploaded: bool
+    roots: tuple[Path, ...] = ()
     token: _Polled = field(default_factory=_Polled)
 
 
@@ -132,6 +135,7 @@ class Worker:
                 message["request"],
                 Path(message["folder"]),
                 message["uploaded"],
+                tuple(map(Path, message["roots"])),
             )
             self._task = task  # from now on it can be stopped
             self._tasks.put(task)
@@ -177,6 +181,14 @@ class Worker:
             return {"how": "failed", "failure": failures.told(error).table()}
 
     def _rendered(self, task: _Task) -> dict[str, Any]:
+        if not task.roots:
+            return self._worked_off(task)
+        settings = config.load()
+        ours = (settings.store, config.state_folder(settings))
+        with confine.within(task.roots, ours):
+            return self._worked_off(task)
+
+    def _worked_off(self, task: _Task) -> dict[str, Any]:
         settings = config.load()
         wanted = _again(request.from_table(task.request), task.folder)
         task.token.check()

@@ -91,11 +91,13 @@ def propose(
 
 
 def propose_per_shot(
-    errors: Sequence[float], cuts: Sequence[int], s_min: int, s_max: int
+    errors: Sequence[float], cuts: Sequence[int], s_min: int, s_max: int, turns: Sequence[int] = ()
 ) -> list[list[int]]:
     """Propose keyframes for each shot by itself, so that no interval crosses a cut.
 
     cuts: the first frame of every shot but the first (`fresco.shots.find_cuts`)
+    turns: frames, ascending, from which on something else is asked for: keys as a shot's ends are,
+        but those that follow another one sooner than `s_min`
     returns: for each shot its keyframes, in frames of the clip; the last frame of a shot is a key
 
     Raises:
@@ -107,9 +109,28 @@ def propose_per_shot(
             f"cuts {list(cuts)} are not ascending frames between 1 and {len(errors) - 1}."
         )
     return [
-        [start + key for key in propose(errors[start:stop], s_min, s_max, reach_end=True)]
+        _between(errors, [start, *_spaced(turns, start, stop, s_min), stop - 1], s_min, s_max)
         for start, stop in pairwise(starts)
     ]
+
+
+def _spaced(turns: Sequence[int], start: int, stop: int, distance: int) -> list[int]:
+    """The turns inside a shot, without those too near to the one before."""
+    kept: list[int] = []
+    for turn in turns:
+        if start < turn < stop and (not kept or turn - kept[-1] >= distance):
+            kept.append(turn)
+    return kept
+
+
+def _between(errors: Sequence[float], ends: list[int], s_min: int, s_max: int) -> list[int]:
+    """Propose keys between frames that are keys, in frames of the clip."""
+    keys = {
+        first + key
+        for first, last in pairwise(ends)
+        for key in propose(errors[first : last + 1], s_min, s_max, reach_end=True)
+    }
+    return sorted(keys)
 
 
 def check(keyframes: Iterable[int], frame_count: int) -> list[int]:

@@ -87,6 +87,12 @@ def sampler(name: str, trained: Mapping[str, Any], prediction: str | None = None
         raise InvalidInput(f"the model's scheduler_config.json cannot be: {error}") from error
 
 
+def remembers(name: str) -> bool:
+    """Whether a sampler builds on earlier steps, so that a batch needs one strength."""
+    kind, told = SAMPLERS[name]
+    return getattr(diffusers, kind)(**told).config.get("solver_order", 1) > 1
+
+
 @dataclass(frozen=True, slots=True)
 class Preset:
     """Settings that belong together.

@@ -90,6 +90,11 @@ class WarmModels:
         self._make_room(0, wanted)
         return ready
 
+    def forget(self) -> None:
+        """Drop everything."""
+        self._kept.clear()
+        free_caches()
+
     @property
     def size(self) -> int:
         """Bytes of all weights in memory."""

@@ -14,6 +14,7 @@ from av.error import FFmpegError
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
+from bridge_server.media import confine
 from bridge_server.media.errors import UnreadableMedia
 from bridge_server.media.extent import broken_off
 
@@ -33,21 +34,25 @@ def opened(path: Path) -> Generator[InputContainer]:
     """
     if not os.path.isfile(path):  # pathlib's raises where a name is too long
         raise UnreadableMedia(f"{path} is not there, or is no file.")
-    if path.stat().st_size == 0:
+    with confine.file(path) as name, _open(path, name) as container:
+        yield container
+
+
+def _open(path: Path, name: Path) -> InputContainer:
+    """Open a container. name: by which it is opened, which says nothing to people."""
+    if name.stat().st_size == 0:
         raise UnreadableMedia(f"{path.name} is empty; render or copy it again.")
     try:
-        if broken_off(path):
+        if broken_off(name):
             raise UnreadableMedia(
                 f"{path.name} is cut off: it is shorter than it says. Render or copy it again."
             )
-        container = av.open(str(path.resolve()), "r", options=_GUARDS, metadata_errors="replace")
+        return av.open(str(name.absolute()), "r", options=_GUARDS, metadata_errors="replace")
     except (FFmpegError, ValueError, OSError) as error:
         raise UnreadableMedia(
             f"{path.name} is not read as MP4, MOV, MKV or WebM ({_reason(error)}); it is of "
             "another kind, or cut off or damaged at its head or index. Render or copy it again."
         ) from error
-    with container:
-        yield container
 
 
 def picture(container: InputContainer, path: Path) -> VideoStream:

@@ -21,6 +21,7 @@ import numpy as np
 import OpenImageIO as oiio  # noqa: N813  (as its own documentation does)
 from numpy.typing import NDArray
 
+from bridge_server.media import confine
 from bridge_server.media.clip import Clip, ColourTags
 from bridge_server.media.errors import NotWritten, UnreadableMedia, UnsupportedMedia
 from bridge_server.media.frame import Frame
@@ -321,7 +322,8 @@ def _placed(stored: NDArray[Any], window: _Window) -> NDArray[Any]:
 def _open(file: Path) -> Any:
     config = oiio.ImageSpec()
     config.attribute("oiio:UnassociatedAlpha", 1)
-    image = oiio.ImageInput.open(str(file), config)
+    with confine.file(file) as name:
+        image = oiio.ImageInput.open(str(name), config)
     if image is None:
         raise UnreadableMedia(f"{file.name} is no image that can be read: {oiio.geterror()}")
     return image

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +17,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from bridge_server.errors import NotEnoughSpace
-from bridge_server.media import audio, parts, profiles, sequences
+from bridge_server.media import audio, confine, parts, profiles, sequences
 from bridge_server.media.clip import Clip
 from bridge_server.media.colour import Form
 from bridge_server.media.errors import NotWritten, UnsupportedMedia
@@ -112,19 +112,22 @@ class File:
 
     def __init__(self, job: Job, form: Form) -> None:
         self._job, self._form = job, form
-        parts.sweep(job.target.parent)
-        self.path = parts.name(job.target.parent, job.target.suffix)
         self._copier: audio.Copier | None = None
+        self._out: OutputContainer | None = None
         lead = audio.lead(job.clip) if job.span.start == 0 else Fraction(0)
         self._base, self._offset = _clock(job.clip, lead)
-        with refusals(job.target):
-            self._out: OutputContainer | None = av.open(
-                str(self.path.resolve()),
-                "w",
-                format=_container(job),
-                options=_muxer(job),
-            )
+        self._open_until = ExitStack()
+        self._folder = self._open_until.enter_context(confine.folder(job.target.parent))
+        parts.sweep(self._folder)
+        self.path = parts.name(self._folder, job.target.suffix)
         try:
+            with refusals(job.target):
+                self._out = av.open(
+                    str(self.path.absolute()),
+                    "w",
+                    format=_container(job),
+                    options=_muxer(job),
+                )
             self._open(self._out)
         except BaseException:
             self.discard()
@@ -238,11 +241,12 @@ class File:
 
     def publish(self) -> None:
         """Move the file into the target's place."""
+        target = self._folder / self._job.target.name
         with refusals(self._job.target):
-            if self._job.target.exists() and not self._job.overwrite:
+            if target.exists() and not self._job.overwrite:
                 raise NotWritten(f"{self._job.target} appeared meanwhile; choose another name.")
-            parts.move(self.path, self._job.target)
-            parts.to_disk(self._job.target.parent)
+            parts.move(self.path, target)
+            parts.to_disk(self._folder)
 
     def discard(self) -> None:
         """Remove what was begun; after `publish` nothing is left to remove."""
@@ -253,6 +257,7 @@ class File:
                 self._out.close()
             self._out = None
         parts.remove(self.path)
+        self._open_until.close()
 
 
 class Images:
@@ -261,10 +266,18 @@ class Images:
     def __init__(self, job: Job, _form: Form) -> None:
         self._job = job
         self._names = sequences.pattern(job.target)
-        parts.sweep(job.target.parent)
-        self.path = parts.name(job.target.parent)
-        with refusals(job.target):
-            self.path.mkdir()
+        self._open_until = ExitStack()
+        self._folder = self._open_until.enter_context(confine.folder(job.target.parent))
+        parts.sweep(self._folder)
+        self._desk = parts.name(self._folder)
+        try:
+            with refusals(job.target):
+                self._desk.mkdir()
+            # Opened by itself: nobody else may put another folder, or a link, in its place.
+            self.path = self._open_until.enter_context(confine.folder(self._desk))
+        except BaseException:
+            self.discard()
+            raise
 
     def write(self, frame: Frame) -> None:
         """Write a frame's image."""
@@ -289,15 +302,16 @@ class Images:
         """Move the images into their places, one after the other."""
         with refusals(self._job.target):
             for file in files(self._job):
-                if file.exists() and not self._job.overwrite:
+                if (self._folder / file.name).exists() and not self._job.overwrite:
                     raise NotWritten(f"{file} appeared meanwhile; choose another name.")
-            for file, target in self.finished().items():
-                parts.move(file, target)
-            parts.to_disk(self._job.target.parent)
+            for file in self.finished():
+                parts.move(file, self._folder / file.name)
+            parts.to_disk(self._folder)
 
     def discard(self) -> None:
         """Remove what was begun; after `publish` nothing is left to remove."""
-        parts.remove(self.path)
+        parts.remove(self._desk)
+        self._open_until.close()
 
 
 def _check_room(folder: Path, frame: Frame) -> None:

@@ -14,15 +14,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from . import endpoint as endpoints
 from . import messages, wire
 from .endpoint import Endpoint
 from .errors import BridgeError, Code
-from .messages import Event, Message, Op, R, Replay, Replayed, Subscribe, Subscription
-from .wire import Answer, Buffer, Call, Notice
+from .messages import Event, Op, R, Replay, Replayed, Subscribe, Subscription
+from .tables import Message, Table, joined
+from .wire import Answer, Buffer, Notice
 
 #: Seconds until a request is sent again; each time doubled, up to the second. One more for so many
 #: bytes.
@@ -126,10 +127,13 @@ class Client:
         payloads: Sequence[Buffer] = (),
         then: Then = lambda _answer: None,
         timeout: float = 5.0,
+        before: Table | None = None,
     ) -> str:
         """Ask without waiting; returns the request's id.
 
-        then: is called with the reply, or with an error, from `poll` or another method of this
+        then: is called with the reply, or with an error, from `poll` or another method of this;
+            with a reply that comes in pages once all of them are there, as one
+        before: the pages that came already
 
         Raises:
             BridgeError: no server runs (unavailable), or the message cannot be written.
@@ -138,10 +142,18 @@ class Client:
             self._connect(self._find())
         self._count += 1
         id_ = f"{self._count:x}"
-        frames = wire.write_call(Call(id_, op, self.session, fields or {}, tuple(payloads)))
+        frames = wire.write_call(id_, op, self.session, fields or {}, payloads)
+
+        def arrived(answer: Answer) -> None:
+            whole = joined(before or {}, answer.fields)
+            if page := whole.pop("next", ""):
+                self.post(op, {**(fields or {}), "page": page}, (), then, timeout, whole)
+            else:
+                then(replace(answer, fields=whole))
+
         now = self._clock()
         wait = _AGAIN + sum(map(wire.size, payloads)) / _BYTES_PER_S
-        self._pending[id_] = _Pending(op, frames, then, now + timeout, now + wait, wait)
+        self._pending[id_] = _Pending(op, frames, arrived, now + timeout, now + wait, wait)
         self._send(frames)
         return id_
 

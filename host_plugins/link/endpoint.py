@@ -6,10 +6,9 @@ import json
 import os
 import stat
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,6 @@ NAME = "endpoint.json"
 FOLDER = "FRESCO_BRIDGE_RUNTIME"
 _APPLICATION = "fresco-bridge"
 _LARGEST = 1 << 16
-#: Bytes of the path of a socket, its final zero included.
-_SOCKET_PATH = {"darwin": 104, "linux": 108}
 _START = "start it with `fresco-bridge serve`, or let the plugin start it"
 
 
@@ -72,65 +69,10 @@ def read(where: list[Path] | None = None, platform: str = sys.platform) -> Endpo
     """
     for folder in folders() if where is None else where:
         with suppress(FileNotFoundError, NotADirectoryError):
-            found = _parse(_read_private(folder / NAME, platform), folder / NAME)
+            found = parse(_read_private(folder / NAME, platform), folder / NAME)
             if alive(found.pid, platform):
                 return found
     raise BridgeError(Code.UNAVAILABLE, "the FreSCo Bridge server is not running", _START)
-
-
-def write(endpoint: Endpoint, folder: Path | None = None) -> Path:
-    """Write the file, whole or not at all, for this user alone; returns it.
-
-    Raises:
-        BridgeError: the folder belongs to somebody else (unauthorised).
-        OSError: it cannot be written.
-    """
-    folder = private_folder(folders()[0] if folder is None else folder)
-    part = folder / f".{NAME}.{os.getpid()}"
-    part.unlink(missing_ok=True)
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(asdict(endpoint), file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    _replace(part, folder / NAME)
-    return folder / NAME
-
-
-def remove(endpoint: Endpoint, folder: Path | None = None) -> None:
-    """Remove the file, if it is still that of `endpoint`."""
-    file = (folders()[0] if folder is None else folder) / NAME
-    with suppress(OSError, BridgeError):
-        if _parse(file.read_bytes(), file) == endpoint:
-            file.unlink()
-
-
-def private_folder(folder: Path) -> Path:
-    """Make a folder that only this user can enter, or check that it is one.
-
-    Raises:
-        BridgeError: it belongs to somebody else, or others may enter it (unauthorised).
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _check_private(os.lstat(folder), folder, stat.S_ISDIR)
-    return folder
-
-
-def socket_address(folder: Path, platform: str = sys.platform) -> str:
-    """Return the address of a socket in `folder`, which must be a private one.
-
-    Where the system allows no path of such length, the socket is in a folder of its own in /tmp.
-
-    Raises:
-        BridgeError: that folder belongs to somebody else (unauthorised).
-    """
-    path = folder / "bridge.sock"
-    if len(os.fsencode(path)) >= _SOCKET_PATH.get(platform, min(_SOCKET_PATH.values())):
-        import hashlib
-
-        short = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
-        path = private_folder(Path(f"/tmp/fb-{os.getuid()}-{short}")) / "bridge.sock"
-    return f"ipc://{path}"
 
 
 def alive(pid: int, platform: str = sys.platform) -> bool:
@@ -166,7 +108,7 @@ def _read_private(file: Path, platform: str) -> bytes:
         handle = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
         with os.fdopen(handle, "rb") as data:
             if platform != "win32":
-                _check_private(os.fstat(data.fileno()), file, stat.S_ISREG)
+                check_private(os.fstat(data.fileno()), file, stat.S_ISREG)
             return data.read(_LARGEST)
     except (FileNotFoundError, NotADirectoryError):
         raise
@@ -174,7 +116,8 @@ def _read_private(file: Path, platform: str) -> bytes:
         raise BridgeError(Code.UNAUTHORISED, f"{file} cannot be trusted: {error}") from error
 
 
-def _check_private(found: os.stat_result, path: Path, is_kind: Any) -> None:
+def check_private(found: os.stat_result, path: Path, is_kind: Callable[[int], bool]) -> None:
+    """Check that a file or folder is this user's alone. Raises BridgeError: unauthorised."""
     if not hasattr(os, "getuid"):  # Windows: what is in the user's own folder is the user's
         return
     if found.st_uid != os.getuid() or found.st_mode & 0o077 or not is_kind(found.st_mode):
@@ -185,7 +128,8 @@ def _check_private(found: os.stat_result, path: Path, is_kind: Any) -> None:
         )
 
 
-def _parse(data: bytes, file: Path) -> Endpoint:
+def parse(data: bytes, file: Path) -> Endpoint:
+    """Read what is in the file. Raises BridgeError: nonsense (unavailable)."""
     try:
         table: Any = json.loads(data)
         told = {each.name: table[each.name] for each in fields(Endpoint) if each.name in table}
@@ -200,13 +144,3 @@ def _parse(data: bytes, file: Path) -> Endpoint:
 def _unreadable(file: Path) -> BridgeError:
     hint = "remove it, and start the server again"
     return BridgeError(Code.UNAVAILABLE, f"{file} does not say where the server is", hint, False)
-
-
-def _replace(part: Path, file: Path) -> None:
-    """Rename; on Windows again and again while somebody else is reading the old file."""
-    for wait in (0.01, 0.02, 0.04, 0.08, 0.16, 0.32):
-        with suppress(PermissionError):
-            os.replace(part, file)
-            return
-        time.sleep(wait)
-    os.replace(part, file)

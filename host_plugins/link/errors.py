@@ -72,10 +72,6 @@ class BridgeError(Exception):
         word = table.get("code")
         code = next((each for each in Code if each.value == word), Code.INTERNAL)
         message = str(table.get("error") or f"the server failed with {word!r} and said nothing")
-        retryable = table.get("retryable")
-        return cls(
-            code,
-            message,
-            str(table.get("hint") or ""),
-            retryable if isinstance(retryable, bool) else None,
-        )
+        told = table.get("retryable")
+        retryable = told if isinstance(told, bool) else None
+        return cls(code, message, str(table.get("hint") or ""), retryable)

@@ -95,6 +95,18 @@ def keys_for(told: Table, secret: bytes | None) -> dict[str, bytes]:
     }
 
 
+def gathered(told: Table, page: Table) -> Table:
+    """Two pages as one: lists go on, tables grow, and else what was told first counts [4]."""
+    whole = told | {name: value for name, value in page.items() if name not in told}
+    for name in told.keys() & page.keys():
+        old, new = told[name], page[name]
+        if isinstance(old, list):
+            whole[name] = old + new
+        elif isinstance(old, dict):
+            whole[name] = gathered(old, new)  # pyright: ignore[reportUnknownArgumentType]
+    return whole
+
+
 @dataclass(frozen=True)
 class Answer:
     """A reply that is ``ok``, or an event."""
@@ -228,6 +240,15 @@ class Stranger:
             wait = min(2 * wait, 15.0)
         raise Away(f"no reply to {op}")
 
+    def whole(self, op: str, **fields: Any) -> Table:
+        """Ask for a reply and all its pages [4]."""
+        page = self.ask(op, **fields).header
+        told = page
+        while page.get("next"):
+            page = self.ask(op, **fields, page=page["next"]).header
+            told = gathered(told, page)
+        return {name: value for name, value in told.items() if name != "next"}
+
     def reply_to(self, id_: str, seconds: float) -> Answer | None:
         """The reply to a request; None after so many seconds. Raises ``Refused``."""
         end = time.monotonic() + seconds
@@ -241,9 +262,9 @@ class Stranger:
         return None
 
     def subscribe(self, *jobs: str, transient: Sequence[str] = ("progress", "preview")) -> Table:
-        reply = self.ask("events.subscribe", jobs=list(jobs), transient=list(transient))
-        self.story.begin(reply.header.get("newest", {}))
-        return reply.header
+        told = self.whole("events.subscribe", jobs=list(jobs), transient=list(transient))
+        self.story.begin(told.get("newest", {}))
+        return told
 
     def listen(self, seconds: float) -> None:
         """Read events for so long, and ask for those that were lost."""

@@ -251,6 +251,20 @@ def test_keyframes_are_proposed_with_a_plot(clip: Path, tmp_path: Path) -> None:
     assert "--overwrite" in again.stderr
 
 
+def test_found_keyframes_are_where_a_prompt_begins(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "job.toml").write_text(
+        f'clip = {json.dumps(str(clip))}\nprompt = "oil"\ntracks = ["prompt@3=oil"]\n'
+    )
+
+    def said(*words: object) -> list[int]:
+        result = run("keyframes", tmp_path / "job.toml", *words, "--overwrite", "--json")
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout.splitlines()[-1])["keyframes"]
+
+    assert said() == [0, 8]
+    assert said("--track", "prompt@5=snow", "--track", "strength@3=0.5") == [0, 5, 8]
+
+
 def test_a_contact_sheet(
     done: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,6 +304,8 @@ def test_painted_keys_are_carried_over_the_clip(clip: Path, tmp_path: Path) -> N
         (("render", "{clip}", "--range", "5:99"), "which has 9"),
         (("render", "{clip}", "--set", "colour@3=red"), "WHAT@FRAME=VALUE"),
         (("render", "{clip}", "--set", "seed@4=-1"), "use a whole number from 0"),
+        (("render", "{clip}", "--track", "strength@4=2"), "use a number from 0 to 1"),
+        (("render", "{clip}", "--track", "painted@4=a.png"), "put it into changes (--set)"),
         (("render", "{clip}", "--device", "toaster"), "there is no device 'toaster'"),
         (("render", "{clip}", "-o", "{clip}"), "is the source itself"),
         (("render", "{clip}", "-o", "/no/such/folder/a.mp4"), "the folder /no/such/folder"),

@@ -98,6 +98,11 @@ REQUESTS = st.builds(
     changes=st.lists(CHANGE, max_size=2, unique_by=lambda change: (change.frame, change.what)).map(
         tuple
     ),
+    tracks=st.lists(
+        CHANGE.filter(lambda change: change.what != "painted"),
+        max_size=3,
+        unique_by=lambda change: (change.frame, change.what),
+    ).map(tuple),
     method=METHOD,
     propagation=st.sampled_from(PROPAGATIONS),
     preserve_colour=st.booleans(),
@@ -178,6 +183,7 @@ def other(parameter: Parameter) -> Any:
     """Another value than the default."""
     special = {"keyframe_list": "0, 24", "cut_list": "96", "smooth_steps": "0.5", "rate": "25"}
     lines = {"more_controls": "depth:0.5", "pictures": "a:0.5=b.png", "changes": "seed@3=4"}
+    lines["tracks"] = "strength@3=0.5"
     named = {**special, **lines, "loras": "ink:0.5"}
     if parameter.name in named:
         return named[parameter.name]
@@ -228,8 +234,10 @@ def test_lists_may_be_given_as_lists() -> None:
             "Source": "a",
             "changes": [{"frame": 3, "what": "prompt", "value": "a\nb"}],
             "loras": ["x"],
+            "tracks": ["strength@48=0.5", {"frame": 60, "what": "seed", "value": "2"}],
         }
     )
+    assert from_table(table).tracks == (Change(48, "strength", "0.5"), Change(60, "seed", "2"))
     assert from_table(table).changes == (Change(3, "prompt", "a\nb"),)
     assert from_table(table).loras == (LoraChoice("x"),)
 

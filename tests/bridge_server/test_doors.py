@@ -16,11 +16,10 @@ import zmq.asyncio
 
 from bridge_server import doors
 from bridge_server.access import LOCAL
-from bridge_server.doors import Doors, Wishes, check_keys, kept_keys
+from bridge_server.doors import Doors, Wishes, check_keys, check_roots, kept_keys
 from host_plugins.link import wire
 from host_plugins.link.endpoint import Endpoint
 from host_plugins.link.errors import BridgeError, Code
-from host_plugins.link.wire import Call
 
 
 def opened(
@@ -172,8 +171,16 @@ def test_owners(tmp_path: Path) -> None:
 def test_who_shows_the_token(tmp_path: Path) -> None:
     own = Doors(Wishes(), zmq.curve_keypair(), tmp_path)
     for token, trusted in ((own.token, True), ("", False), (own.token[:-1], False), ("é", False)):
-        (header,) = wire.write_call(Call("1", "ping", "s", token=token))
+        (header,) = wire.write_call("1", "ping", "s", {"token": token})
         assert own.trusts(bytes(header)) is trusted
     assert not own.trusts(b"")
     assert not own.trusts(b"\xc1")
     assert doors.Wishes().loopback is False
+
+
+def test_roots_that_one_message_could_not_tell_of() -> None:
+    check_roots([Path("/films") / str(number) for number in range(1000)])
+    for roots in ([Path("/f")] * 1001, [Path("/" + "f" * 250) / str(n) for n in range(300)]):
+        with pytest.raises(BridgeError, match="are too many") as told:
+            check_roots(roots)
+        assert told.value.code is Code.INVALID

@@ -124,7 +124,8 @@ values = st.recursive(
 INNER = ["clip", "prompt", "loras", "controls", "pictures", "changes", "method", "start", "stop",
          "size", "seed", "cuts", "keyframes", "rate", "accept", "name", "kind", "maps", "frame",
          "what", "value", "Source", "Mask", "steps", "more_controls", "embeddings", "until",
-         "batch", "output", "temporal_until", "auto_strength", "strength", "smooth_at"]  # fmt: skip
+         "batch", "output", "temporal_until", "auto_strength", "strength", "smooth_at",
+         "tracks"]  # fmt: skip
 tables = st.dictionaries(st.sampled_from(INNER), values, max_size=6)
 
 

@@ -15,9 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from bridge_server.access import Owner
 from bridge_server.jobs import Jobs, info
 from bridge_server.journal import Journal, Row
+from bridge_server.states import TRANSITIONS
 from host_plugins.link.errors import BridgeError, Code
 from host_plugins.link.messages import (
-    TRANSITIONS,
     Approve,
     Edit,
     Event,
@@ -120,7 +120,7 @@ def test_others_jobs_are_not_there(desk: Desk) -> None:
     assert refused(desk, lambda: desk.jobs.cancel(OTHER, "mine")) is Code.NOT_FOUND
     assert [job.job for job in desk.jobs.list(OTHER, Listing()).jobs] == ["theirs"]
     assert [job.job for job in desk.jobs.list(ME, Listing()).jobs] == ["theirs", "mine"]
-    assert set(desk.jobs.newest(OTHER, Subscribe()).newest) == {"theirs"}
+    assert set(desk.jobs.newest(OTHER, Subscribe())["newest"]) == {"theirs"}
     code = refused(desk, lambda: desk.jobs.submit(OTHER, Submit(job="mine", request={"clip": "/"})))
     assert code is Code.CONFLICT
 
@@ -251,7 +251,7 @@ def test_a_clock_that_jumps_loses_nothing(desk: Desk) -> None:
     assert desk.do(lambda: desk.jobs.once("s", "1", lambda: {"a": 3})) == {"a": 1}
     assert [own.seq for own in desk.jobs.replay(ME, Replay(job="b")).events] == [1]
     assert [job.job for job in desk.jobs.list(ME, Listing()).jobs] == ["b", "a"]
-    assert set(desk.jobs.newest(ME, Subscribe()).newest) == {"a", "b"}
+    assert set(desk.jobs.newest(ME, Subscribe())["newest"]) == {"a", "b"}
 
 
 @given(st.lists(st.sampled_from(["a", "b", "c"]), max_size=6), st.integers(0, 8))

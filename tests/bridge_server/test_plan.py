@@ -242,6 +242,7 @@ REACHED: dict[str, tuple[Any, set[str]]] = {
     "feather": (2.0, set()),
     "subject": ("{picture}", EVERYTHING),
     "changes": ((Change(4, "prompt", "night"),), {"redo", "propagate"}),
+    "tracks": ((Change(13, "prompt", "night"),), EVERYTHING),
     "propagation": ("flow", {"propagate"}),
     "preserve_colour": (True, set()),
     "method": (Method(iterations=3), {"translate", "propagate"}),
@@ -422,3 +423,146 @@ def test_a_quick_look_needs_no_other_keyframe_and_none_that_is_painted(
     assert [unit.before.number for unit in look(changes=(Change(0, "seed", "2"),)).redone] == [0]
     assert look(changes=painted(tmp_path, 0)).translations == ()
     assert look(keyframes="2,20", changes=painted(tmp_path, 2, 20)).translations == ()
+
+
+# ------------------------------------------------------------------------- what changes over time
+
+
+def keys(own: Plan) -> list[str]:
+    return [unit.key for unit in own.translations]
+
+
+def chained(clip: Path, *tracks: str, **wishes: Any) -> Plan:
+    """One shot, in four batches."""
+    asked = {"keyframes": "every:2", "cuts": "none", **wishes}
+    own = planned(job(clip, tracks=tuple(map(Change.parse, tracks)), **asked), batch=5)
+    batches = [unit.keyframes for unit in own.translations]
+    assert batches == [(0, 2, 4, 6, 8), (10, 12, 14), (16, 18), (20, 22, 24)]
+    return own
+
+
+@pytest.mark.parametrize(
+    "tracks",
+    [
+        ("prompt@99=night",),
+        ("seed@13=4", "seed@14=0"),
+        ("strength@0=0.75", "negative@7=", "prompt@7="),
+    ],
+)
+def test_what_no_keyframe_sees_of_tracks_changes_no_key(
+    clip: Path, tracks: tuple[str, ...]
+) -> None:
+    usual, told = chained(clip, strength=0.75), chained(clip, *tracks, strength=0.75)
+    assert (keys(told), of(told)) == (keys(usual), of(usual))
+
+
+@pytest.mark.parametrize(
+    "said", ["prompt@{}=night", "negative@{}=a", "strength@{}=.5", "seed@{}=4"]
+)
+@pytest.mark.parametrize(("frame", "first"), [(0, 0), (7, 0), (11, 1), (15, 2), (23, 3), (24, 3)])
+def test_a_track_reaches_the_batches_from_its_first_keyframe_on(
+    clip: Path, said: str, frame: int, first: int
+) -> None:
+    usual, told = keys(chained(clip)), keys(chained(clip, said.format(frame)))
+    assert [a == b for a, b in zip(usual, told, strict=True)] == [
+        place < first for place in range(4)
+    ]
+
+
+def test_another_shot_depends_only_on_its_own_values_and_the_first_keyframe(clip: Path) -> None:
+    """The clip's second shot begins at frame 13."""
+
+    def told(*tracks: str, **wishes: Any) -> list[str]:
+        return keys(planned(job(clip, tracks=tuple(map(Change.parse, tracks)), **wishes)))
+
+    alone = {"shared_style": False}
+    first, second = told(**alone)
+    assert told("seed@2=4", "seed@12=0", **alone)[1] == second
+    assert told("seed@13=4", **alone)[0] == first
+    assert told("seed@13=4", **alone)[1] == told(seed=4, **alone)[1], "as if it were said of all"
+    before, after = told(), told("seed@2=4", "seed@12=0")
+    assert before[0] != after[0]
+    assert before[1] != after[1], "its style hangs on the first shot"
+
+
+def test_before_the_range_a_value_holds_from_its_beginning(clip: Path) -> None:
+    """Handles are told what holds at their own frames."""
+
+    def told(*tracks: str, **wishes: Any) -> list[str]:
+        asked = {"start": 8, "handles": 2, "cuts": "none", "keyframes": "6,8,20", **wishes}
+        return keys(planned(job(clip, tracks=tuple(map(Change.parse, tracks)), **asked)))
+
+    assert told("seed@3=4") == told(seed=4)
+    assert told("seed@6=4") == told("seed@2=9", "seed@5=4")
+    assert told("seed@7=4") == told("seed@8=4") != told("seed@6=4")
+
+
+def test_changes_come_on_top_of_tracks(clip: Path, tmp_path: Path) -> None:
+    change = (Change(4, "prompt", "neon"),)
+    usual, told = chained(clip, changes=change), chained(clip, "prompt@4=night", changes=change)
+    assert keys(chained(clip, "prompt@4=night")) == keys(told)
+    assert [unit.changes for unit in told.redone] == [{"prompt": "neon"}]
+    assert usual.redone[0].key != told.redone[0].key
+    # A painted neighbour lends the words that hold at its frame, and has no other key.
+    painted = (*change, Change(5, "painted", picture(tmp_path)))
+    plain, worded = (
+        planned(job(clip, keyframes="0,4", cuts="none", changes=painted, tracks=tracks))
+        for tracks in ((), (Change(5, "prompt", "night"),))
+    )
+    assert keys(plain) == keys(worded)
+    assert plain.redone[0].key != worded.redone[0].key
+
+
+def found(clip: Path, *tracks: str, **wishes: Any) -> list[int]:
+    """The keyframes that are found in a clip in which frames 3 and 18 change most."""
+    asked = {"keyframes": "auto:4-8", "cuts": "13", "prompt": "summer", **wishes}
+    own = job(clip, tracks=tuple(map(Change.parse, tracks)), **asked)
+    errors = [float(number in (4, 18)) for number in own.span]
+    return [number for shot in plan.shots(own, errors, [])[0] for number in shot.keyframes]
+
+
+def test_found_keyframes_are_where_the_words_change(clip: Path) -> None:
+    usual = [0, 4, 12, 13, 18, 24]
+    assert found(clip) == usual
+    assert found(clip, "prompt@6=snow") == [0, 6, 12, 13, 18, 24], "none so near to another one"
+    assert found(clip, "negative@22=blur") == [0, 4, 12, 13, 18, 22, 24]
+    assert found(clip, "prompt@6=summer", "prompt@13=snow") == usual, "no other words within a shot"
+    assert found(clip, "strength@6=0.5", "seed@7=1") == usual
+    assert found(clip, "prompt@99=snow", start=0) == usual
+    assert found(clip, "prompt@2=snow", start=3) == found(clip, start=3)
+    every = (f"prompt@{frame}=(snow){frame / 10}" for frame in range(25))
+    assert found(clip, *every) == [0, 1, 5, 9, 12, 13, 14, 18, 22, 24]
+
+
+@pytest.mark.parametrize("asked", ["every:6", "0,13,24"])
+def test_keyframes_that_were_asked_for_stay_what_they_are(clip: Path, asked: str) -> None:
+    assert found(clip, "prompt@7=snow", keyframes=asked) == found(clip, keyframes=asked)
+
+
+def test_a_sampler_that_wants_one_strength_is_told_apart_before_the_work(clip: Path) -> None:
+    for sampler in ("dpmpp_2m", "dpmpp_2m_karras", "unipc"):
+        with pytest.raises(InvalidInput, match=rf"{sampler} needs one strength .* 0.5 at 4"):
+            chained(clip, "strength@3=0.5", sampler=sampler)
+    chained(clip, "strength@3=0.5", sampler="lcm")
+    chained(clip, "strength@3=0.5", "strength@0=0.501", "strength@9=0.8", steps=20, sampler="unipc")
+
+
+def test_where_all_is_painted_tracks_are_told_to_be_of_no_use(clip: Path, tmp_path: Path) -> None:
+    changes = (Change(2, "painted", picture(tmp_path)),)
+    asked = {"keyframes": "2", "cuts": "none", "changes": changes}
+    own = job(clip, tracks=(Change(3, "seed", "1"),), **asked)
+    assert any("nothing comes of what changes over time" in note for note in planned(own).notes)
+    assert of(planned(own)) == of(planned(job(clip, **asked)))
+
+
+def test_a_subject_as_long_as_the_range_is_keyed_by_where_it_lies(
+    clip: Path, tmp_path: Path
+) -> None:
+    subject = reel(tmp_path / "subject.mp4", (5,), sound=False)
+
+    def told(start: int, **wishes: Any) -> list[str]:
+        asked = {"keyframes": "8", "cuts": "none", "start": start, "stop": start + 5}
+        return keys(planned(job(clip, subject=str(subject), **{**asked, **wishes})))
+
+    assert told(4) != told(5)
+    assert told(4) == told(4, handles=3)

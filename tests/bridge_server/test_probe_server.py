@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge_server import config
+from bridge_server import config, signpost
 from bridge_server.probes import server
 from bridge_server.probes.finding import Finding, State
 from host_plugins.link import endpoint
@@ -35,28 +35,28 @@ def test_no_server(tmp_path: Path) -> None:
 
 
 def test_a_server_that_answers(tmp_path: Path) -> None:
-    endpoint.write(AT, tmp_path / "run")
+    signpost.write(AT, tmp_path / "run")
     told = found(tmp_path / "run", Pong(time=0, running=1, queued=2, doing="translate"))
     assert told["running"].text.endswith("1 running, 2 queued, translate")
     assert (told["version"].state, told["version"].text) == (State.OK, OURS)
 
 
 def test_a_server_of_another_version(tmp_path: Path) -> None:
-    endpoint.write(replace(AT, version="0.0.1"), tmp_path / "run")
+    signpost.write(replace(AT, version="0.0.1"), tmp_path / "run")
     told = found(tmp_path / "run", Pong(time=0))
     assert told["version"].state is State.NOTE
     assert "fresco-bridge stop" in told["version"].hint
 
 
 def test_a_server_that_is_silent(tmp_path: Path) -> None:
-    endpoint.write(AT, tmp_path / "run")
+    signpost.write(AT, tmp_path / "run")
     told = found(tmp_path / "run")["running"]
     assert told.state is State.PROBLEM
     assert str(tmp_path / "run" / endpoint.NAME) in told.hint
 
 
 def test_the_file_of_a_server_that_was_killed(tmp_path: Path) -> None:
-    endpoint.write(replace(AT, pid=2**22 + 1), tmp_path / "run")
+    signpost.write(replace(AT, pid=2**22 + 1), tmp_path / "run")
     told = found(tmp_path / "run")["running"]
     assert told.state is State.NOTE
     assert endpoint.NAME in told.text
@@ -64,7 +64,7 @@ def test_the_file_of_a_server_that_was_killed(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="modes of files")
 def test_a_file_that_others_can_read(tmp_path: Path) -> None:
-    file = endpoint.write(AT, tmp_path / "run")
+    file = signpost.write(AT, tmp_path / "run")
     file.chmod(0o644)
     told = found(tmp_path / "run")["running"]
     assert told.state is State.PROBLEM

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 import bridge_server
-from bridge_server import descriptor
+from bridge_server import descriptor, envelope
 from bridge_server.request import Request
+from bridge_server.states import TRANSITIONS
 from host_plugins.link import errors, messages, wire
 from host_plugins.link.endpoint import Endpoint
-from host_plugins.link.messages import EVENTS, OPS, TRANSIENT, TRANSITIONS, Message
-from host_plugins.link.wire import Answer, Call
+from host_plugins.link.messages import EVENTS, OPS, TRANSIENT
+from host_plugins.link.tables import Id, Message
+from host_plugins.link.wire import Answer
 from tests.host_plugins.link.conftest import Server, server, short_folder
 
 __all__ = ["server", "short_folder"]  # fixtures
@@ -43,7 +45,7 @@ def names(text: str) -> list[str]:
 def in_words(kind: Any) -> str:
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
-        return "id" if kind == messages.Id else "sha256"
+        return "id" if kind == Id else "sha256"
     if origin is tuple:
         return f"list of {in_words(inner[0])}"
     if type(None) in inner:
@@ -136,11 +138,10 @@ def test_the_bytes_of_the_example() -> None:
         bytes.fromhex("".join(re.findall(r"^ +((?:[0-9a-f]{2} ?)+)(?=  |$)", block, re.MULTILINE)))
         for block in blocks[:2]
     )
-    call = Call("1", "cancel", "5f0c", {"job": "a1"})
-    assert wire.write_call(call) == [request]
+    assert wire.write_call("1", "cancel", "5f0c", {"job": "a1"}) == [request]
     assert f"one frame of {len(request)} bytes" in DOCUMENT
     info = messages.JobInfo(job="a1", state="cancelled", seq=7)
-    assert wire.write_answer(Answer("1", "9e2b", info.table())) == [reply]
+    assert envelope.write_answer(Answer("1", "9e2b", info.table())) == [reply]
     assert f"one frame of {len(reply)} bytes" in DOCUMENT
 
 

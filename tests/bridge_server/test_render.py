@@ -15,15 +15,17 @@ import pytest
 
 from bridge_server import environment, plan
 from bridge_server.errors import NotEnoughSpace
-from bridge_server.events import Event, Preview, Progress
+from bridge_server.events import Event, Preview, Progress, ignore
 from bridge_server.job import Job, settle
 from bridge_server.media import probe
 from bridge_server.media.errors import NotWritten
 from bridge_server.render import Outcome, analyse, export, render
 from bridge_server.request import Change, Request
+from bridge_server.stages import Bench
 from bridge_server.store import Store
 from fresco.callbacks import CancelToken
 from fresco.errors import Cancelled, InvalidInput, OutOfMemory
+from fresco.translate import translate
 from fresco.warm import WarmModels
 from tests.bridge_server.media.films import Film, film
 from tests.bridge_server.reels import pictures, reel
@@ -140,6 +142,63 @@ def test_changing_a_keyframe_makes_it_and_the_frames_beside_it(again: Desk, clip
     after = again.frames
     same = [np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
     assert same == [True] * 5 + [False] * 4
+
+
+def test_every_keyframe_is_told_what_holds_at_its_frame(desk: Desk, clip: Path) -> None:
+    """One batch, as the method alone makes it when it is told so; and nothing is made twice."""
+    tracks = ("prompt@3=neon night", "negative@8=blur", "strength@4=0.4", "strength@6=0.9",
+              "seed@0=5", "seed@7=0")  # fmt: skip
+    told = {"tracks": tuple(map(Change.parse, tracks)), "until": "keyframes"}
+    outcome = desk.render(clip, **told)
+    assert desk.made()["translate"] == 3
+
+    numbers = [0, 4, 8]
+    job = desk.job(clip, **told)
+    bench = Bench(job, desk.store, desk.models, ignore, CancelToken())
+    bench.limits = bench.fitted(plan.fit(job, 1))[0]
+    ready, frames = bench.ready(), bench.footage.at(numbers)
+    alone = translate(
+        frames,
+        ready.model,
+        bench.options(ready, numbers),
+        prompts=["oil painting", "neon night", "neon night"],
+        negative=["", "", "blur"],
+        strengths=[job.strength, 0.4, 0.9],
+        seeds=[5, 5, 0],
+        controls=bench.maps(frames, numbers),
+        numbers=numbers,
+    )
+    for number, image in zip(numbers, alone.images, strict=True):
+        error = (job.size.crop(image) - outcome.picture(number)).abs().max()
+        assert error < 1 / 255, number
+
+
+@pytest.mark.parametrize("said", ["prompt@1=neon", "negative@8=blur", "strength@6=0.3", "seed@5=3"])
+def test_each_track_changes_the_keyframes_from_there_on(
+    again: Desk, clip: Path, done: tuple[Path, Outcome], said: str
+) -> None:
+    told = {"tracks": (Change.parse(said),), "until": "keyframes"}
+    outcome = again.render(clip, **told)
+
+    assert again.made()["translate"] == 3
+    assert (outcome.picture(8) - done[1].picture(8)).abs().mean() > 0.001
+    again.render(clip, **told)
+    assert again.made()["translate"] == 0
+
+
+def test_a_track_in_a_later_batch_leaves_the_earlier_ones(desk: Desk, clip: Path) -> None:
+    asked = {"keyframes": "every:1", "batch": 5, "until": "keyframes"}
+    usual = desk.render(clip, **asked)
+    change = {"tracks": (Change.parse("prompt@5=neon"),), "changes": (Change(6, "seed", "4"),)}
+    outcome = desk.render(clip, **asked, **change)
+
+    batches = [unit.keyframes for unit in outcome.plan.translations]
+    assert batches == [(0, 1, 2, 3, 4), (5,), (6, 7, 8)]
+    assert desk.made()["translate"] == 4 + 1, "the later batches, and the changed one on top"
+    same = [bool((usual.picture(n) == outcome.picture(n)).all()) for n in range(9)]
+    assert same == [True] * 5 + [False] * 4
+    desk.render(clip, **asked, tracks=change["tracks"])
+    assert desk.made()["translate"] == 0, "the change was on top of the batches"
 
 
 def test_a_painted_keyframe_is_taken_as_it_is(again: Desk, clip: Path, tmp_path: Path) -> None:
@@ -270,6 +329,9 @@ def test_a_mask_of_another_length_is_refused(desk: Desk, clip: Path, tmp_path: P
 
     with pytest.raises(InvalidInput, match=r"mask: mask.mp4 has 5 frames and one shot.mp4 has 9"):
         desk.job(clip, mask=str(mask))
+    three = r"of which 3 are wanted; give an image, .* as the source, or .* what is wanted"
+    with pytest.raises(InvalidInput, match=three):
+        desk.job(clip, mask=str(mask), start=3, stop=6, handles=1)
 
 
 def test_a_subject_changes_the_translation(again: Desk, clip: Path, tmp_path: Path) -> None:
@@ -474,10 +536,14 @@ def test_a_quick_look_with_changes_elsewhere(again: Desk, clip: Path) -> None:
     assert "translate" not in again.made() or again.made()["translate"] == 0
 
 
+@pytest.mark.parametrize("masks", [range(8), range(3, 5)])
 def test_outside_a_moving_mask_sixteen_bits_and_alpha_come_through(
-    desk: Desk, tmp_path: Path
+    desk: Desk, tmp_path: Path, masks: range
 ) -> None:
-    """With a range and handles, the numbers of the files beginning anywhere."""
+    """With a range and handles, the numbers of the files beginning anywhere.
+
+    masks: the frames that have one: all, or those of the range; the handles hold its first and last
+    """
     rng = np.random.default_rng(3)
     for folder in ("in", "mask"):
         (tmp_path / folder).mkdir()
@@ -486,7 +552,8 @@ def test_outside_a_moving_mask_sixteen_bits_and_alpha_come_through(
         cv2.imwrite(str(tmp_path / "in" / f"a.{1001 + index}.png"), frame)
         mask = np.zeros((64, 96), np.uint8)
         mask[:, 10 * index : 10 * index + 10] = 255
-        cv2.imwrite(str(tmp_path / "mask" / f"m.{index}.png"), mask)
+        if index in masks:
+            cv2.imwrite(str(tmp_path / "mask" / f"m.{index}.png"), mask)
     target = tmp_path / "out"
     target.mkdir()
     desk.render(
@@ -502,8 +569,9 @@ def test_outside_a_moving_mask_sixteen_bits_and_alpha_come_through(
         assert written.dtype == np.uint16
         changed = (written != frames[index]).any(axis=(0, 2)).nonzero()[0]
         assert len(changed) > 4
-        assert changed.min() >= 10 * index
-        assert changed.max() < 10 * index + 10
+        left = 10 * min(max(index, masks[0]), masks[-1])
+        assert changed.min() >= left
+        assert changed.max() < left + 10
         assert np.array_equal(written[..., 3], frames[index][..., 3])
 
 

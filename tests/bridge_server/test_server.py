@@ -169,12 +169,34 @@ def test_a_job_that_fails_says_why(client: Client, tmp_path: Path) -> None:
     assert "broken.mp4" in failed.failure["error"]
 
 
+#: `SMALL`, as parameters of the effect.
+VALUES = {"prompt": "autumn", "keyframe_mode": "every", "keyframe_every": 4, "size": 64, "steps": 3}
+
+
 def test_values_of_the_effect_make_a_job(client: Client, clip: Path, tmp_path: Path) -> None:
-    values = {"Source": str(clip), "prompt": "autumn", "output": str(tmp_path / "f.mp4"),
-              "keyframe_mode": "every", "keyframe_every": 4, "size": 64, "steps": 3}  # fmt: skip
+    values = {"Source": str(clip), "output": str(tmp_path / "f.mp4"), **VALUES}
     asked = Submit(job="values", effect="io.fresco.Stylise", values=values)
     client.ask(messages.SUBMIT, asked)
     assert at_rest(client, "values").state == "done"
+
+
+def test_ten_thousand_values_over_time_fit_into_a_message_and_into_the_reply(
+    client: Client, clip: Path, tmp_path: Path
+) -> None:
+    every = [f"strength@{frame}={0.5 + frame % 500 / 1000:.3f}" for frame in range(10_000)]
+    tracks = ["prompt@5=pencil sketch", *every]
+    pictures: list[list[bytes]] = []
+    for job, told in (("steady", []), ("moving", tracks)):
+        values = {**VALUES, "Source": str(clip), "output": str(tmp_path / f"{job}.mp4")}
+        values |= {"auto_strength": False, "strength": 0.5, "until": "keyframes", "tracks": told}
+        client.ask(messages.SUBMIT, Submit(job=job, effect="io.fresco.Stylise", values=values))
+        now = at_rest(client, job)
+        assert now.state == "waiting", now.failure
+        assert now.request.get("tracks", []) == told
+        assert [own.frame for own in now.keyframes] == [0, 4, 8]
+        pictures.append([Path(own.path).read_bytes() for own in now.keyframes])
+    steady, moving = pictures
+    assert steady[2] != moving[2]
 
 
 def test_hello_describe_models(client: Client) -> None:

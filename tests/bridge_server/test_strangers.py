@@ -71,7 +71,7 @@ def test_the_endpoint_file_says_where(serving: Serving) -> None:
     told = endpoint_of(serving.runtime)
     assert told["address"].startswith("ipc://")
     assert told["loopback"].startswith("tcp://127.0.0.1:")
-    assert (told["major"], told["minor"], told["server_key"]) == (1, 0, "")
+    assert (told["major"], told["minor"], told["server_key"]) == (1, 1, "")
     assert len(told["token"]) <= 64
     assert serving.runtime.stat().st_mode & 0o777 == 0o700
     assert (serving.runtime / "endpoint.json").stat().st_mode & 0o777 == 0o600
@@ -79,7 +79,7 @@ def test_the_endpoint_file_says_where(serving: Serving) -> None:
 
 def test_hello_and_ping(stranger: Stranger) -> None:
     welcome = stranger.ask("hello", client="a stranger", version="0.1")
-    assert (welcome["owner"], welcome["minor"]) == ("local", 0)
+    assert (welcome["owner"], welcome["minor"]) == ("local", 1)
     assert welcome["limits"]["payload"] == 67108864
     assert welcome["limits"]["chunk"] > 0
     assert "files" in welcome["capabilities"]

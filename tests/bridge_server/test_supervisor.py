@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +40,13 @@ class Ledger:
     def __init__(self, takes: float = 0.0, jobs: int = 0) -> None:
         self.takes, self.jobs, self.told_of = takes, jobs, list[str]()
 
-    async def next(self) -> tuple[Row, dict[str, Any], Path, bool] | None:
+    async def next(self) -> tuple[Row, dict[str, Any], Path, bool, Sequence[str]] | None:
         if not self.jobs:
             return None
         self.jobs -= 1
         self.told_of.append("taken")
         await asyncio.sleep(self.takes)
-        return Row("a", "local"), {}, Path(), False
+        return Row("a", "local"), {}, Path(), False, ()
 
     async def told(self, running: Running, message: Message) -> None:
         self.told_of.append(f"{running.job} {message['tell']}")

@@ -82,6 +82,28 @@ def test_shots_are_proposed_by_themselves() -> None:
     assert keyframes.propose_per_shot(errors, [], 4, 12) == [keyframes.propose(errors, 4, 12)]
 
 
+@given(
+    st.lists(st.floats(0, 9), min_size=1, max_size=90),
+    st.sets(st.integers(0, 99), max_size=12),
+    st.integers(1, 9),
+    st.integers(0, 20),
+)
+def test_turns_are_keys_and_what_is_between_them_is_proposed_by_itself(
+    errors: list[float], turns: set[int], s_min: int, more: int
+) -> None:
+    (keys,) = keyframes.propose_per_shot(errors, [], s_min, s_min + more, sorted(turns))
+    ends = [0]
+    for turn in sorted(turns):
+        if 0 < turn < len(errors) - 1 and (len(ends) == 1 or turn - ends[-1] >= s_min):
+            ends.append(turn)
+    ends += [len(errors) - 1] if len(errors) > 1 else []
+    assert set(ends) <= set(keys)
+    assert keys == sorted(set(keys))
+    for first, last in pairwise(ends):
+        between = keyframes.propose(errors[first : last + 1], s_min, s_min + more, reach_end=True)
+        assert [key for key in keys if first <= key <= last] == [first + key for key in between]
+
+
 def test_errors_are_a_stream_of_squares() -> None:
     grey = torch.full((1, 3, 64, 64), 0.5)
     frames = torch.cat((grey, grey, grey + 0.2))

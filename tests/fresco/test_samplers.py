@@ -7,7 +7,7 @@ import torch
 
 from fresco.errors import InvalidInput
 from fresco.request import Options
-from fresco.samplers import SAMPLERS, preset, presets, sampler
+from fresco.samplers import SAMPLERS, preset, presets, remembers, sampler
 from fresco.schedule import Settings
 from fresco.translate import translate
 from tests.fresco import tiny
@@ -39,6 +39,7 @@ def test_every_sampler_is_on_the_models_schedule_and_runs(name: str) -> None:
     text = torch.cat([tiny.text(2, 1), tiny.text(2, 2)])
     images = translate(frames, model, options, prompt_embeds=text, strengths=0.75).images
     assert images.isfinite().all()
+    assert remembers(name) is model.remembers_steps
 
 
 def test_the_methods_own_timesteps() -> None:

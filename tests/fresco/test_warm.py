@@ -77,6 +77,16 @@ def test_a_second_job_finds_its_model_warm(folder: Path, read: list[str]) -> Non
     assert torch.equal(restyled(warm.get(ModelSpec(folder)).model), expected)
 
 
+def test_what_is_forgotten_is_read_again(folder: Path, read: list[str]) -> None:
+    warm = WarmModels(PLENTY, CPU)
+    warm.get(ModelSpec(folder))
+    warm.forget()
+    assert warm.size == 0
+    read.clear()
+    warm.get(ModelSpec(folder))
+    assert read == ["read_base"]
+
+
 def test_loras_change_without_reading_the_base(
     folder: Path, tmp_path: Path, read: list[str]
 ) -> None:

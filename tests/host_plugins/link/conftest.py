@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import zmq
 
-from host_plugins.link import wire
+from bridge_server import envelope
+from bridge_server.envelope import Call
 from host_plugins.link.endpoint import Endpoint
 from host_plugins.link.errors import BridgeError
-from host_plugins.link.wire import Answer, Call, Notice
+from host_plugins.link.wire import Answer, Notice
 
 #: Fields, perhaps payloads; None: no answer at all.
 Told = Mapping[str, Any] | tuple[Mapping[str, Any], tuple[bytes, ...]] | None
@@ -60,7 +61,7 @@ class Server:
     def tell(self, event: str, payloads: tuple[bytes, ...] = (), **fields: Any) -> None:
         """Send an event to whoever asked last."""
         notice = Notice(event, self.session, fields, payloads)
-        self._outbox.append([self.identity, *wire.write_notice(notice)])
+        self._outbox.append([self.identity, *envelope.write_notice(notice)])
 
     def say(self, *frames: bytes) -> None:
         self._outbox.append([self.identity, *frames])
@@ -89,17 +90,17 @@ class Server:
         context.term()
 
     def _answer(self, frames: list[bytes]) -> Iterator[list[Any]]:
-        call = wire.read_call(frames)
+        call = envelope.read_call(frames)
         self.calls.append(call)
         answer = self.answers.get(call.op, lambda _call: {})
         try:
             told = answer(call)
         except BridgeError as error:
-            yield wire.write_answer(Answer(call.id, self.session, error=error))
+            yield envelope.write_answer(Answer(call.id, self.session, error=error))
             return
         if told is not None:
             fields, payloads = told if isinstance(told, tuple) else (told, ())
-            yield wire.write_answer(Answer(call.id, self.session, fields, payloads))
+            yield envelope.write_answer(Answer(call.id, self.session, fields, payloads))
 
     def endpoint(self, **more: Any) -> Endpoint:
         return Endpoint(address=self.address, pid=self.runs, **more)

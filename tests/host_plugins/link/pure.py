@@ -5,6 +5,7 @@ python pure.py FOLDER, where FOLDER holds copies of `link` and of msgpack's Pyth
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from fractions import Fraction
@@ -40,8 +41,11 @@ def main(folder: Path) -> None:
     for check in (check_timing, check_wire, check_messages):
         check(link)
     here = link.endpoint.Endpoint("ipc://x", link.endpoint.os.getpid())
-    link.endpoint.write(here, folder / "run")
-    assert link.endpoint.read([folder / "run"]) == here
+    file = folder / "run" / link.endpoint.NAME
+    file.parent.mkdir(mode=0o700, exist_ok=True)
+    file.touch(0o600)
+    file.write_text(json.dumps(vars(here)))
+    assert link.endpoint.read([file.parent]) == here
 
 
 def check_timing(link: Link) -> None:
@@ -59,8 +63,11 @@ def check_timing(link: Link) -> None:
 
 def check_wire(link: Link) -> None:
     wire = link.wire
-    call = wire.Call("1", "submit", "s", {"values": {"prompt": "ü", "n": [1, 2.5, None, b"x"]}})
-    assert wire.read_call(wire.write_call(call)) == call
+    fields = {"values": {"prompt": "ü", "n": [1, 2.5, None, b"x"]}}
+    header, payloads = wire.decode(wire.write_call("1", "submit", "s", fields, (b"p",)))
+    assert (wire.own(header), payloads) == (fields, (b"p",))
+    reply = wire.encode({"v": 1, "id": "1", "session": "s", "ok": True, **fields})
+    assert wire.read_answer(reply) == wire.Answer("1", "s", fields)
     deep, huge = b"\x81\xa1x" + b"\x91" * 9999, b"\xdf\xff\xff\xff\xff"
     for bad in (b"", b"\x93", huge, deep, b"\x81\xa1x\xc7", b"\x81\xa1x\xa1\xff"):
         assert link.refusal(wire.decode, [bad]) in ("malformed", "too_large"), bad[:20]

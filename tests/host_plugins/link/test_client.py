@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 import zmq
 
+from bridge_server import envelope
+from bridge_server.envelope import Call
 from host_plugins.link import client as clients
-from host_plugins.link import messages, wire
+from host_plugins.link import messages
 from host_plugins.link.client import Client
 from host_plugins.link.endpoint import Endpoint
 from host_plugins.link.errors import BridgeError, Code
 from host_plugins.link.messages import Event, OfJob
-from host_plugins.link.wire import Answer, Call
+from host_plugins.link.wire import Answer
 from tests.host_plugins.link.conftest import Server, until
 
 
@@ -47,6 +49,40 @@ def test_payloads_go_both_ways(server: Server, client: Client) -> None:
     assert client.ask(messages.DOWNLOAD_CHUNK, asked).payloads == (b"abc",)
     chunk = messages.UploadChunk(upload="u", offset=0, payloads=(bytes(3_000_000),))
     assert client.ask(messages.UPLOAD_CHUNK, chunk).offset == 3_000_000
+
+
+PAGES = {
+    "": {"state": "running", "seq": 7, "request": {"clip": "a.mov", "changes": [{"frame": 0}]},
+         "notes": ["n"], "keyframes": [{"frame": 0}], "next": "one"},
+    "one": {"state": "done", "seq": 9, "request": {"changes": [{"frame": 5}]}, "next": "two"},
+    "two": {"state": "done", "seq": 9, "keyframes": [{"frame": 5}, {"frame": 9}]},
+}  # fmt: skip
+
+
+def test_a_reply_in_pages_is_handed_over_as_one(server: Server, client: Client) -> None:
+    server.answers["job"] = lambda call: {"job": "a", **PAGES[call.fields.get("page", "")]}
+    info = client.ask(messages.JOB, OfJob(job="a"))
+    assert [each.frame for each in info.keyframes] == [0, 5, 9]
+    assert info.request == {"clip": "a.mov", "changes": [{"frame": 0}, {"frame": 5}]}
+    assert (info.state, info.seq, info.notes, info.next) == ("running", 7, ("n",), "")
+    assert [call.fields for call in server.calls] == [
+        {"job": "a"}, {"job": "a", "page": "one"}, {"job": "a", "page": "two"}
+    ]  # fmt: skip
+    assert len({call.id for call in server.calls}) == 3
+
+
+def test_an_error_on_a_later_page_is_raised(server: Server, client: Client) -> None:
+    def answer(call: Call) -> dict[str, Any]:
+        if call.fields.get("page") == "two":
+            raise BridgeError(Code.NOT_FOUND, "it was forgotten")
+        return {"job": "a", **PAGES[call.fields.get("page", "")]}
+
+    server.answers["job"] = answer
+    with pytest.raises(BridgeError, match="forgotten"):
+        client.ask(messages.JOB, OfJob(job="a"))
+    server.answers["job"] = lambda call: None if call.fields.get("page") else PAGES[""]
+    with pytest.raises(BridgeError, match="did not answer 'job' in time"):
+        client.ask(messages.JOB, OfJob(job="a"), timeout=0.3)
 
 
 def test_an_error_of_the_server_is_raised(server: Server, client: Client) -> None:
@@ -88,7 +124,7 @@ def test_a_lost_request_is_sent_again_with_its_id(server: Server, client: Client
 
 def test_a_second_answer_is_ignored(server: Server, client: Client) -> None:
     client.request("ping")
-    again = wire.write_answer(Answer(server.calls[0].id, server.session, {"time": 9.0}))
+    again = envelope.write_answer(Answer(server.calls[0].id, server.session, {"time": 9.0}))
     server.say(*(bytes(frame) for frame in again))
     assert client.poll(0.1) == []
     assert client.ask(messages.PING).time == 1.0

@@ -7,32 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import msgpack
 import pytest
 
 import host_plugins.link
+from tests.interpreters import MINORS, interpreters
 
 LINK = Path(host_plugins.link.__file__).parent
 PURE = Path(__file__).with_name("pure.py")
-MINORS = range(10, 20)
-
-
-@cache
-def interpreters() -> dict[str, str]:
-    """CPythons from 3.10 on, by version: on PATH, and pyenv's."""
-    found: dict[str, str] = {}
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    onpath = [shutil.which(f"python3.{minor}") for minor in MINORS]
-    for place in [*sorted(map(str, pyenv.glob("3.*/bin/python"))), *filter(None, onpath)]:
-        asked = "import sys; print(sys.implementation.name, *sys.version_info[:3])"
-        told = subprocess.run([place, "-c", asked], capture_output=True, text=True, check=False)
-        name, *version = (told.stdout.split() or [""])[:3]
-        if name == "cpython" and tuple(map(int, version)) >= (3, 10):
-            found.setdefault(".".join(version), place)
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from host_plugins.link import messages, wire
 from host_plugins.link.errors import BridgeError, Code
-from host_plugins.link.messages import EVENTS, OPS, TRANSITIONS, Event, JobInfo, Message
+from host_plugins.link.messages import EVENTS, OPS, Event, JobInfo
+from host_plugins.link.tables import Message
 from tests.host_plugins.link.test_wire import outcome
 
 CLASSES = [
@@ -137,14 +138,6 @@ def test_operations() -> None:
     }  # fmt: skip
     assert set(OPS) == asked
     assert all(name == op.name and len(name) <= 32 for name, op in OPS.items())
-
-
-def test_the_table_of_states_is_whole() -> None:
-    assert set().union(*TRANSITIONS.values()) == set(TRANSITIONS)
-    assert all(state not in after for state, after in TRANSITIONS.items())
-    resting = {state for state, after in TRANSITIONS.items() if after <= {"queued"}}
-    assert resting == {"done", "failed", "cancelled"}
-    assert all("cancelled" in TRANSITIONS[state] for state in set(TRANSITIONS) - resting)
 
 
 def test_kinds_of_events() -> None:

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What frames a movie file holds, and whether Blender counts them as the server does.
+
+The server's frame i is the i-th that is shown. Blender's is the one shown at i / rate after the
+first. In a file of even rate that is the same; this module tells whether it is, without decoding.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from fractions import Fraction
+from functools import lru_cache
+
+import numpy as np
+
+from . import matroska, quicktime
+from .frames import Movie, Unclear
+
+#: Frame rates are whole numbers, or such a number by 1001.
+_DENOMINATOR = 1001
+#: Of a unit of the file's clock: what is nearer to a half may be rounded either way.
+_EITHER = 1e-3
+
+
+def movie(path: str) -> Movie:
+    """Return what is known of a movie file; kept until the file changes.
+
+    Raises:
+        Unclear: it is of a kind that the server does not read, or its frames cannot be counted.
+        OSError: it cannot be read.
+    """
+    facts = os.stat(path)
+    return _movie(path, facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=32)
+def _movie(path: str, _size: int, _changed: int) -> Movie:
+    with open(path, "rb", buffering=4096) as file:
+        head = file.read(16)
+        for kind, known in ((quicktime, quicktime.is_quicktime), (matroska, matroska.is_matroska)):
+            if known(head):
+                try:
+                    return kind.movie(file)
+                except (ValueError, IndexError, ArithmeticError, struct.error) as error:
+                    raise Unclear("the tables of its file are damaged") from error
+    raise Unclear("its file is neither MP4, MOV, MKV nor WebM, which the server reads")
+
+
+def check_even(found: Movie, fps: float) -> None:
+    """Raise Unclear unless Blender's frame i is the i-th that is shown, for all of them.
+
+    fps: the file's, as Blender says it
+
+    Raises:
+        Unclear: the frames are unevenly spaced, or the first cannot be decoded by themselves.
+    """
+    if found.times.min() < found.times[0]:
+        raise Unclear("its file begins within a group of pictures")
+    shown = np.sort(found.times) - found.times.min()
+    step = found.units / float(Fraction(fps).limit_denominator(_DENOMINATOR))
+    # Blender shows the last frame that is not later than i steps, to the nearest unit.
+    due = np.arange(len(shown)) * step
+    late = shown > due + 0.5 - _EITHER
+    early = shown[1:] <= due[:-1] + 0.5 + _EITHER
+    if late.any() or early.any():
+        raise Unclear("its frames are unevenly spaced in time (a variable frame rate)")

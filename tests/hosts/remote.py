@@ -1,0 +1,47 @@
+"""Runs inside Blender: does what the files of a folder say, one after the other, in the main thread.
+
+blender --python remote.py -- FOLDER. `0.py` is executed with `bpy` and `sequencer` at hand, and what it
+calls `value` is written to `0.json`, or the trace of what went wrong; then `1.py`, and so on.
+"""
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import bpy
+
+FOLDER = Path(sys.argv[sys.argv.index("--") + 1])
+EVERY = 0.05
+_done = 0
+
+
+def sequencer(region: str = "WINDOW") -> Any:
+    """Return a context in the sequencer's timeline, as if the pointer were over a region of it."""
+    window = bpy.context.window_manager.windows[0]
+    areas = [area for area in window.screen.areas if area.type == "SEQUENCE_EDITOR"]
+    area = max(areas, key=lambda area: area.spaces.active.view_type == "SEQUENCER")
+    (inside,) = [one for one in area.regions if one.type == region]
+    return bpy.context.temp_override(window=window, screen=window.screen, area=area, region=inside)
+
+
+def step() -> float:
+    """Do the next file, if it is there."""
+    global _done
+    if (words := FOLDER / f"{_done}.py").is_file():
+        names: dict[str, Any] = {"bpy": bpy, "sequencer": sequencer, "value": None}
+        try:
+            exec(compile(words.read_text(encoding="utf-8"), words.name, "exec"), names)
+            told = {"value": names["value"]}
+        except Exception:
+            told = {"error": traceback.format_exc()}
+        part = FOLDER / "part"
+        part.write_text(json.dumps(told), encoding="utf-8")
+        os.replace(part, FOLDER / f"{_done}.json")
+        _done += 1
+    return EVERY
+
+
+bpy.app.timers.register(step, persistent=True)
