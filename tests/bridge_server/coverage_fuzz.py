@@ -75,7 +75,7 @@ def through_the_reader(data: bytes) -> None:
             if error.code is Code.INTERNAL:
                 raise
             continue
-        again = envelope.read_call(wire.write_call(call))
+        again = envelope.read_call(wire.write_call(call.id, call.op, call.session, call.fields))
         assert (again.id, again.op, dict(again.fields)) == (call.id, call.op, dict(call.fields))
 
 
