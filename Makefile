@@ -50,7 +50,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/vermin --no-tips --target=3.10- --violations --exclude long fresco bridge_server host_plugins
+	$(BIN)/vermin --no-tips --target=3.10- --violations --exclude long fresco bridge_server host_plugins ui
 
 benchmarks: install
 	$(BIN)/python -m tests.benchmarks.method

@@ -360,7 +360,7 @@ class Bench:
                 numbers=[styled.number],
                 settings=self.job.settings,
             )[0]
-            picture = painting(styled.file, styled.number, self.job.size)
+            picture = painting(styled.file, styled.number, self.job.clip)
             return blank.painted(self.job.size.fit(picture))
         found = records.read(
             self.place(styled),
@@ -385,7 +385,7 @@ class Bench:
         """A styled keyframe at the working size, (3, height, width) in [0, 1]."""
         size = self.job.size
         if isinstance(styled, Painting):
-            picture = painting(styled.file, styled.number, size)
+            picture = painting(styled.file, styled.number, self.job.clip)
             return resized(picture, size.height, size.width)
         folder = self.place(styled)
         with _reading(folder):
