@@ -226,7 +226,8 @@ class FRESCO_OT_redo_keyframe(_OfJob, bpy.types.Operator):
         """Change the keyframe; of a done job a new version is begun."""
         card = self.card(context)
         scene = compat.scene_of(context)
-        frame = nearest_keyframe(card, card.ticket.source_frame(scene.frame_current))
+        shown = watch.present(card.ticket).source_frame(scene.frame_current)
+        frame = nearest_keyframe(card, shown)
         start_server()
         if card.state == "done":
             self._again(card, frame)
@@ -306,15 +307,20 @@ class FRESCO_OT_forget(_OfJob, bpy.types.Operator):
     def act(self, context: Any) -> None:
         """Forget it, on its strip too."""
         card = self.card(context)
-        found = watch.find(card.ticket)
-        if found is not None:
-            known = tickets.read(found[1].get(properties.TICKETS, ""))
-            left = [each for each in known if each.job != card.ticket.job]
-            found[1][properties.TICKETS] = tickets.write(left)
+        watch.forget(card.ticket)
         watch.desk.forget(card.ticket.job)
 
 
 # ----------------------------------------------------------------------------- settings, server
+
+
+def _active(context: Any) -> Any:
+    """The active strip. Raises BridgeError: there is none."""
+    editor = compat.editor_of(context)
+    strip = compat.active(editor) if editor else None
+    if strip is None:
+        raise BridgeError(Code.NOT_FOUND, "no strip is active", "click on one")
+    return strip
 
 
 class FRESCO_OT_look(_Refusing, bpy.types.Operator):
@@ -344,9 +350,7 @@ class FRESCO_OT_copy_settings(_Refusing, bpy.types.Operator):
 
     def act(self, context: Any) -> None:
         """Copy them."""
-        source = compat.active(compat.scene_of(context).sequence_editor)
-        if source is None:
-            raise BridgeError(Code.NOT_FOUND, "no strip is active", "click on one")
+        source = _active(context)
         for strip in _stylable(context):
             if strip != source:
                 properties.copy(source, strip)
@@ -361,9 +365,7 @@ class FRESCO_OT_add_prompt(_Refusing, bpy.types.Operator):
 
     def act(self, context: Any) -> None:
         """Add one, to begin with as the first."""
-        strip = compat.active(compat.scene_of(context).sequence_editor)
-        if strip is None:
-            raise BridgeError(Code.NOT_FOUND, "no strip is active", "click on one")
+        strip = _active(context)
         getattr(strip, properties.PROMPTS).add().text = properties.value(strip, "prompt")
 
 
@@ -376,8 +378,7 @@ class FRESCO_OT_remove_prompt(_Refusing, bpy.types.Operator):
 
     def act(self, context: Any) -> None:
         """Remove the last one."""
-        strip = compat.active(compat.scene_of(context).sequence_editor)
-        further: Any = getattr(strip, properties.PROMPTS) if strip is not None else None
+        further: Any = getattr(_active(context), properties.PROMPTS)
         if further:
             further.remove(len(further) - 1)
 

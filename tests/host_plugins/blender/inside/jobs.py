@@ -5,6 +5,7 @@ One Blender for all of it: what a user does in one sitting.
 
 import os
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -106,9 +107,7 @@ def file_loaded_again() -> None:
     bpy.ops.wm.save_mainfile()
     watch.desk.cards.clear()  # as after a restart
     bpy.ops.wm.open_mainfile(filepath=bpy.data.filepath)
-    scene = bpy.context.scene
-    if hasattr(bpy.context.workspace, "sequencer_scene"):
-        bpy.context.workspace.sequencer_scene = scene
+    scene = stage.edited()
     told["reopened"] = {"found": job in watch.desk.cards}
     result = done(watch.desk.cards[job])
     told["reopened"] |= stage.described(result)
@@ -244,6 +243,69 @@ def refused() -> None:
     told["refused"].append(said(bpy.ops.fresco.cancel))
 
 
+def elsewhere() -> None:
+    """While a job runs its strip is moved, split and renamed, and another file is opened."""
+    global scene
+    strip = stage.movie(scene, CLIP, 90, 1000)
+    set_small(strip, prompt="woodcut")
+    bpy.ops.fresco.stylise()
+    ticket = newest().ticket
+    part("compat").set_content_start(strip, 1025)
+    strip.split(frame=1030, split_method="SOFT")
+    strip.name = "another name"
+    bpy.ops.wm.save_mainfile()
+    home = bpy.data.filepath
+    bpy.ops.wm.read_homefile(use_empty=True)
+    scene = stage.timeline()
+    stage.movie(scene, CLIP, 1, 1).name = ticket.strip
+    stage.until(watch, lambda: list(Path(ticket.folder).glob("*.mp4")))
+    for _ in range(50):
+        watch.tick()
+        time.sleep(0.02)
+    told["elsewhere"] = {"same scene": scene.name == ticket.scene, "there": results_of(ticket.job)}
+    bpy.ops.wm.open_mainfile(filepath=home)
+    scene = stage.edited()
+    told["elsewhere"] |= stage.described(done(watch.desk.cards[ticket.job]))
+    switch_off_and_on()
+    stage.until(watch, lambda: watch.desk.cards[ticket.job].made)
+    watch.tick()
+    told["elsewhere"]["again"] = results_of(ticket.job)
+
+
+def switch_off_and_on() -> None:
+    for switch in (bpy.ops.preferences.addon_disable, bpy.ops.preferences.addon_enable):
+        switch(module=stage.NAME)
+    watch.tick()
+
+
+def results_of(job: str) -> int:
+    return sum(job in each.get("fresco_bridge", "") for each in stage.strips(scene))
+
+
+class Fails:
+    called = False
+
+    def __call__(self, _told: Any) -> None:
+        self.called = True
+        raise RuntimeError("as a test has it")
+
+
+def failing() -> None:
+    """What fails in the timer is written down, and the timer goes on."""
+    fails = Fails()
+    watch.connection.ask(sys.modules[f"{stage.NAME}.link.messages"].PING, None, fails)
+    end = time.monotonic() + 60
+    while not fails.called and time.monotonic() < end:
+        assert watch._timed() > 0
+        time.sleep(0.02)
+    told["timer failed"] = fails.called
+    scene.sequence_editor_clear()
+    ops = bpy.ops.fresco
+    told["without strips"] = [
+        said(act) for act in (ops.copy_settings, ops.add_prompt, ops.remove_prompt)
+    ]
+
+
 def said(act: Any) -> str:
     """What an operator says that refuses."""
     try:
@@ -255,7 +317,7 @@ def said(act: Any) -> str:
 
 ACTS = (
     movie_in_a_saved_file, keyframes_then_the_rest, file_loaded_again, undone, animated,
-    rendered_first, two_at_once, stopped_by_escape, refused,
+    rendered_first, two_at_once, stopped_by_escape, refused, elsewhere, failing,
 )  # fmt: skip
 try:
     for act in ACTS:
