@@ -162,8 +162,10 @@ def test_strips_are_styled_together_and_held_frames_are_held(told: dict[str, Any
             assert np.abs(shown.astype(int) - picture).max() <= 1
 
 
-def test_escape_stops_over_the_sequencer_only(told: dict[str, Any]) -> None:
-    assert told["escape"] == [["PASS_THROUGH"], ["PASS_THROUGH"], ["FINISHED", "PASS_THROUGH"]]
+def test_escape_stops_over_the_sequencer_while_jobs_run(told: dict[str, Any]) -> None:
+    escape = told["escape"]
+    assert escape["taken"] == [False, True, False], "not without jobs, nor while the film plays"
+    assert (escape["keys"], escape["where"]) == (["ESC"], "SEQUENCE_EDITOR")
 
 
 def test_what_cannot_be_styled_is_said_and_leaves_nothing(told: dict[str, Any]) -> None:

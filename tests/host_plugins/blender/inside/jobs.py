@@ -203,28 +203,25 @@ def two_at_once() -> None:
 
 
 def stopped_by_escape() -> None:
-    """ESC over a sequencer stops what runs; elsewhere it does nothing."""
+    """The key stops what runs; when nothing does, or the film plays, it is not taken."""
     strip = stage.movie(scene, CLIP, 60, 700)
     set_small(strip, steps=400, prompt="watercolour")
+    poll = bpy.ops.fresco.escape.poll
+    taken = [poll()]
     bpy.ops.fresco.stylise()
     card = newest()
     stage.until(watch, lambda: card.state == "running")
-    areas = [
-        SimpleNamespace(type="SEQUENCE_EDITOR", x=0, y=0, width=100, height=100),
-        SimpleNamespace(type="VIEW_3D", x=100, y=0, width=100, height=100),
-    ]
-    manager = SimpleNamespace(event_timer_remove=lambda _timer: None)
-    window = SimpleNamespace(screen=SimpleNamespace(areas=areas))
-    context = SimpleNamespace(window=window, window_manager=manager)
-    escape = part("operators").FRESCO_OT_escape
-    own = SimpleNamespace(jobs=card.ticket.job, _timer=None)
-
-    def pressed(kind: str, x: int) -> list[str]:
-        event = SimpleNamespace(type=kind, value="PRESS", mouse_x=x, mouse_y=50)
-        return sorted(escape.modal(own, context, event))
-
-    told["escape"] = [pressed("TIMER", 50), pressed("ESC", 150), pressed("ESC", 50)]
+    taken.append(poll())
+    plays = SimpleNamespace(screen=SimpleNamespace(is_animation_playing=True))
+    taken.append(part("escape").FRESCO_OT_escape.poll(plays))
+    bpy.ops.fresco.escape()
     stage.until(watch, lambda: card.state == "cancelled")
+    keymap = bpy.context.window_manager.keyconfigs.addon.keymaps["Sequencer"]
+    told["escape"] = {
+        "taken": taken,
+        "keys": [each.type for each in keymap.keymap_items if each.idname == "fresco.escape"],
+        "where": keymap.space_type,
+    }
 
 
 def refused() -> None:
