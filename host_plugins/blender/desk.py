@@ -52,6 +52,7 @@ class Card:
     sent: it is on its way
     info: as the server told last; None until then
     pictures: the finished keyframes and those under way, as JPEG or a file: by source frame
+    paths: the server's files of them, another one for another version
     error: what went wrong with it here, or on the server
     asked: its files were asked for; made: they are known; arrived: they are to be placed
     here: its strip is in the file that is open
@@ -62,6 +63,7 @@ class Card:
     renderings: list[Rendering] = field(default_factory=list[Any])
     info: JobInfo | None = None
     pictures: dict[int, bytes | str] = field(default_factory=dict[int, Any])
+    paths: dict[int, str] = field(default_factory=dict[int, str])
     error: BridgeError | None = None
     asked: bool = False
     made: Made | None = None
@@ -227,6 +229,7 @@ class Desk:
             card.info = replace(card.info, **told, eta_s=event.data.get("eta_s"))
         elif event.event == "keyframe" and event.payloads:
             card.pictures[event.data["frame"]] = bytes(event.payloads[0])
+            card.paths[event.data["frame"]] = event.data.get("path", "")
         elif event.event == "preview":
             for frame, picture in zip(event.data["frames"], event.payloads, strict=False):
                 card.pictures[frame] = bytes(picture)
@@ -293,8 +296,9 @@ class Desk:
         )  # fmt: skip
         card.error = BridgeError.from_table(info.failure) if info.state == "failed" else None
         for keyframe in info.keyframes:
-            if keyframe.path:
-                card.pictures.setdefault(keyframe.frame, keyframe.path)
+            # An event may have got lost that would have brought this version's picture.
+            if keyframe.path and keyframe.path != card.paths.get(keyframe.frame):
+                card.pictures[keyframe.frame] = card.paths[keyframe.frame] = keyframe.path
         if info.state == "done" and not card.asked:
             self._collect(card, place=not card.ticket.placed)
 

@@ -17,7 +17,7 @@ from bpy.app.handlers import persistent
 
 from ..link.errors import BridgeError, Code
 from ..link.messages import File
-from . import compat, placing, properties, sidecar, tickets
+from . import compat, placing, properties, sidecar, thumbnails, tickets
 from .connection import Connection
 from .desk import Card, Desk
 from .tickets import Ticket
@@ -100,6 +100,7 @@ def tick() -> None:
 
 
 def _redraw() -> None:
+    thumbnails.keep(desk.cards)
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:
             if area.type == "SEQUENCE_EDITOR":

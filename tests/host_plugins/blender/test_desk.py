@@ -9,7 +9,7 @@ from typing import Any
 from host_plugins.blender.desk import Card, Desk, Order
 from host_plugins.blender.tickets import Ticket
 from host_plugins.link.errors import BridgeError, Code
-from host_plugins.link.messages import JobInfo, Made
+from host_plugins.link.messages import Event, JobInfo, Keyframe, Made
 from tests.bridge_server.reels import pictures
 from tests.bridge_server.serving import Serving
 from tests.host_plugins.blender.sitting import Sitting
@@ -270,6 +270,31 @@ def test_what_one_copy_of_a_strip_knows_holds_for_all(tmp_path: Path) -> None:
     script.answer("job", info(old.job))
     script.answer("result", made(old.job))
     assert script.desk.arrived() == []
+
+
+def test_a_picture_whose_event_got_lost_is_replaced(tmp_path: Path) -> None:
+    script = Script()
+    old = ticket(tmp_path)
+    script.desk.adopt([old])
+    script.answer(
+        "job", replace(info(old.job, state="waiting"), keyframes=(Keyframe(frame=4, path="/a"),))
+    )
+    card = script.desk.cards[old.job]
+    assert card.pictures == {4: "/a"}
+    script.desk.on_event(
+        Event(
+            event="keyframe", job=old.job, seq=2, data={"frame": 4, "path": "/b"}, payloads=(b"b",)
+        )
+    )
+    script.answer(
+        "job", replace(info(old.job, 2, "waiting"), keyframes=(Keyframe(frame=4, path="/b"),))
+    )
+    assert card.pictures == {4: b"b"}, "the small one that came is as good"
+    script.desk.on_up()
+    script.answer(
+        "job", replace(info(old.job, 3, "waiting"), keyframes=(Keyframe(frame=4, path="/c"),))
+    )
+    assert card.pictures == {4: "/c"}
 
 
 def test_a_job_that_is_hidden_while_its_change_is_under_way_does_no_harm(tmp_path: Path) -> None:
