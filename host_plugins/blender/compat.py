@@ -44,6 +44,12 @@ def all_strips(editor: Any) -> Any:
     return editor.strips_all if hasattr(editor, "strips_all") else editor.sequences_all
 
 
+def paths_of(strip: Any, name: str) -> list[str]:
+    """Return what an F-curve of a strip's property may be said to be of, also of an older file."""
+    quoted = bpy.utils.escape_identifier(strip.name)
+    return [f'sequence_editor.{each}["{quoted}"].{name}' for each in ALL_STRIPS]
+
+
 def children(meta: Any) -> Any:
     """Return the collection of strips in a meta strip."""
     return strips(meta)

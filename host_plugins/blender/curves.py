@@ -29,9 +29,18 @@ def tracks(scene: Any, strip: Any, start: int, frames: Sequence[int]) -> list[st
 
 
 def _curve(scene: Any, strip: Any, name: str) -> Any:
-    """The F-curve of a strip's property, if it is animated."""
-    path = f"{strip.path_from_id()}.{name}"
-    return next((curve for curve in compat.fcurves(scene) if curve.data_path == path), None)
+    """The F-curve of a strip's property, if it is animated, and not muted."""
+    paths = compat.paths_of(strip, name)
+    curves = (curve for curve in compat.fcurves(scene) if curve.data_path in paths)
+    return next((curve for curve in curves if not curve.mute), None)
+
+
+def driven(scene: Any, strip: Any) -> list[str]:
+    """What of it has a driver, as the user knows it: a driver's later values cannot be told."""
+    drivers = scene.animation_data.drivers if scene.animation_data else ()
+    paths = {driver.data_path for driver in drivers}
+    names = [name for name, *_ in _ANIMATED if paths & {*compat.paths_of(strip, name)}]
+    return [strip.bl_rna.properties[name].name for name in names]
 
 
 def _by_source(start: int, frames: Sequence[int]) -> list[tuple[int, int]]:

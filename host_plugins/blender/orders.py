@@ -59,6 +59,8 @@ def prepare(scene: Any, strip: Any, until: str = "") -> Prepared:
     notes = [] if saved else [f"this file is not saved, so the result goes to {place}"]
     notes += [f"{strip.name} is rendered first: {why}"] if why else []
     prompt = properties.value(strip, "prompt")
+    for name in curves.driven(scene, strip):
+        notes.append(f"{name} has a driver: its present value holds for all of {strip.name}")
     ticket = Ticket(
         job, scene.name, strip.name, source.start, tuple(source.frames), str(place),
         name=prompt or strip.name, geometry=dict(source.geometry),
