@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -42,6 +43,10 @@ _SHOWN, _LARGE = 6, 4.0
 _NOT_DRAWN = frozenset({"group_run", "group_openfx", "group_range"})
 #: Parameters that stand above the buttons, and so not in their page again.
 _ON_TOP = ("prompt", "model", "preset")
+#: Jobs that are shown beside those under way: a film may have hundreds.
+_CARDS = 20
+#: Letters that are shown of a prompt.
+_PROMPT = 120
 #: Letters of a line in the sidebar.
 _LINE = 42
 
@@ -79,7 +84,9 @@ class FRESCO_PT_main(_InSidebar, bpy.types.Panel):
             layout.label(text="Select a strip with a picture", icon="INFO")
             return
         _draw_prompts(layout, strip)
-        layout.menu("FRESCO_MT_looks", icon="PRESET")
+        row = layout.row(align=True)
+        row.menu("FRESCO_MT_looks", icon="PRESET")
+        row.operator("fresco.copy_settings", text="", icon="PASTEDOWN")
         for name in _ON_TOP[1:]:
             _draw_parameter(layout, strip, name)
         column = layout.column(align=True)
@@ -145,8 +152,11 @@ class FRESCO_PT_jobs(_InSidebar, bpy.types.Panel):
         cards = list(watch.desk.cards.values())
         if not cards:
             layout.label(text="None yet")
-        for card in reversed(cards):
+        shown = [card for card in cards[:-_CARDS] if card.active] + cards[-_CARDS:]
+        for card in reversed(shown):
             _draw_card(layout.box(), card)
+        if left := len(cards) - len(shown):
+            layout.label(text=f"{left} older ones, once these are hidden")
 
 
 def _draw_card(box: Any, card: Card) -> None:
@@ -158,7 +168,7 @@ def _draw_card(box: Any, card: Card) -> None:
     else:
         row.operator("fresco.forget", text="", icon="TRASH").job = job
     if card.ticket.name != card.ticket.strip:
-        _draw_text(box, card.ticket.name, "NONE")
+        _draw_text(box, textwrap.shorten(card.ticket.name, _PROMPT, placeholder=" ..."), "NONE")
     _draw_progress(box, card)
     _draw_pictures(box, card)
     for note in card.info.notes if card.info else ():
@@ -285,7 +295,8 @@ def _draw_group(layout: Any, strip: Any, group: Mapping[str, Any]) -> None:
 def _draw_mattes(layout: Any, scene: Any, strip: Any) -> None:
     """Draw the choice of the strips that say where the effect is, and what is the subject."""
     editor = scene.sequence_editor
-    strips = "strips" if hasattr(scene.sequence_editor, "strips") else "sequences"
+    # Those in metas too: one of them may be open.
+    strips = next(name for name in compat.ALL_STRIPS if hasattr(editor, name))
     for named, own in (
         (properties.MASK, properties.MASK_ALPHA),
         (properties.SUBJECT, properties.SUBJECT_ALPHA),
