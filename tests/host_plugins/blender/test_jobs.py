@@ -139,6 +139,30 @@ def test_what_is_animated_is_sampled_and_a_strip_is_a_mask(told: dict[str, Any])
     assert len(list(mask.parent.glob("f_*.png"))) == told["animated"]["frames"]
 
 
+def test_a_curve_that_is_muted_counts_for_nothing(told: dict[str, Any]) -> None:
+    assert not [each for each in told["animated"]["request"]["tracks"] if "seed" in each]
+
+
+def test_a_driver_is_told_of(told: dict[str, Any]) -> None:
+    assert told["driven"] == [["Strength"], []]
+
+
+def test_every_parameter_is_read_back_as_it_was_set(told: dict[str, Any]) -> None:
+    assert told["usual values"] == {}
+    back = [tuple(each) for each in told["read back"]]
+    assert len({name for name, *_ in back}) > 50
+    assert [each for each in back if each[1] != pytest.approx(each[2])] == []
+
+
+def test_only_the_picture_of_a_keyframe_that_was_made_anew_is_another(
+    told: dict[str, Any],
+) -> None:
+    before, after, kept = told["thumbnails"]
+    changed = [frame for frame in before if before[frame] != after[frame]]
+    assert changed == ["4"]
+    assert kept == len(after) == 3, "the old one is not kept"
+
+
 def test_a_meta_strip_is_rendered_and_its_result_lines_up(told: dict[str, Any]) -> None:
     rendered = told["rendered"]
     assert rendered["type"] == "IMAGE"

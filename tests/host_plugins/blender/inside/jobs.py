@@ -75,11 +75,12 @@ def keyframes_then_the_rest() -> None:
     bpy.ops.fresco.keyframes()
     card = newest()
     stage.until(watch, lambda: card.state == "waiting")
-    before = dict(card.pictures)
+    before, icons = dict(card.pictures), shown(card)
     scene.frame_current = 205  # the keyframe 4 is nearest
     bpy.ops.fresco.redo_keyframe(seed=99, prompt="neon night")
     stage.until(watch, lambda: card.info.revision == 3)
     stage.until(watch, lambda: card.state == "waiting" and card.pictures[4] != before[4])
+    told["thumbnails"] = [icons, shown(card), len(part("thumbnails")._shelf)]
     strips_before = len(stage.strips(scene))
     bpy.ops.fresco.continue_job()
     result = done(card)
@@ -94,6 +95,13 @@ def keyframes_then_the_rest() -> None:
     assert again is not card
     second = done(again)
     told["version"] = {**stage.described(second), "parent": again.info.parent}
+
+
+def shown(card: Any) -> dict[int, str]:
+    """The pictures of a job that are drawn. Without windows icons have no numbers."""
+    thumbnails = part("thumbnails")
+    frames = [frame for frame, _icon in thumbnails.icons(card, 6)]
+    return {frame: thumbnails._names[card.ticket.job, frame] for frame in frames}
 
 
 def file_loaded_again() -> None:
@@ -141,6 +149,10 @@ def animated() -> None:
     strip.keyframe_insert("fresco_strength", frame=500)
     strip.fresco_strength = 1.0
     strip.keyframe_insert("fresco_strength", frame=508)
+    strip.keyframe_insert("fresco_seed", frame=500)
+    curves, compat = part("curves"), part("compat")
+    seed = next(c for c in compat.fcurves(scene) if c.data_path.endswith("fresco_seed"))
+    seed.mute = True
     mask = stage.movie(scene, CLIP, 41, 500)
     mask.name = "matte"
     stage.only(scene, strip)
@@ -150,8 +162,24 @@ def animated() -> None:
     stage.until(watch, lambda: card.state in ("waiting", "failed"))
     assert card.state == "waiting", str(card.error)
     told["animated"] = {"request": dict(card.info.request), "frames": len(card.ticket.frames)}
+    mask.driver_add("fresco_strength")
+    told["driven"] = [curves.driven(scene, mask), curves.driven(scene, strip)]
     bpy.ops.fresco.cancel()
     stage.until(watch, lambda: card.state == "cancelled")
+
+
+def every_parameter() -> None:
+    """All that can be set, at its ends, is read back as the protocol wants it."""
+    strip = stage.movie(scene, CLIP, 42, 500)
+    told["usual values"] = properties.values(strip)
+    told["read back"] = []
+    for name, parameter in properties.parameters().items():
+        choices = [each["key"] for each in parameter.get("choices", ())]
+        ends = [parameter[end] for end in ("min", "max") if end in parameter]
+        texts = {"String": ['"two"\nlines, ü ' + "x" * 2000], "Boolean": [True, False]}
+        for value in choices or ends or texts[parameter["type"]]:
+            properties.assign(strip, {name: value})
+            told["read back"].append((name, value, properties.value(strip, name)))
 
 
 def rendered_first() -> None:
@@ -314,6 +342,7 @@ def said(act: Any) -> str:
 
 ACTS = (
     movie_in_a_saved_file, keyframes_then_the_rest, file_loaded_again, undone, animated,
+    every_parameter,
     rendered_first, two_at_once, stopped_by_escape, refused, elsewhere, failing,
 )  # fmt: skip
 try:
