@@ -18,7 +18,7 @@ def remember() -> None:
     told = json.dumps({"command": [sys.executable, "-m", "bridge_server"]})
     file = program.folder() / program.NAME
     with suppress(OSError):
-        if file.is_file() and file.read_text(encoding="utf-8") == told:
+        if file.is_file() and file.read_bytes() == told.encode():
             return
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(f".{file.name}.{os.getpid()}")

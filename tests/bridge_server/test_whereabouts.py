@@ -27,6 +27,14 @@ def test_any_command_tells_where_the_program_is(
     assert json.loads((tmp_path / "other" / program.NAME).read_text())["command"] == words[:3]
 
 
+def test_what_was_damaged_is_written_anew() -> None:
+    file = program.folder() / program.NAME
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"\xff\xfe of another kind")
+    whereabouts.remember()
+    assert program.command() == [sys.executable, "-m", "bridge_server"]
+
+
 def test_where_it_cannot_be_written_the_command_works_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
