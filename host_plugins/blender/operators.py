@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from .placing import PROPERTY
 from .rendering import NotRendered
 from .sources import Unusable
 
+#: What is copied of a log, at most.
+_LOG_LINES, _LOG_BYTES = 40, 2**16
 #: What is refused with a line of its own, and not with a trace.
 _REFUSALS = (BridgeError, Unusable, NotRendered, OSError)
 
@@ -151,10 +155,10 @@ def card_of(context: Any, job: str = "") -> Card | None:
 
 
 def _facts(strip: Any) -> Mapping[str, Any]:
-    try:
-        return json.loads(strip[PROPERTY])
-    except (ValueError, TypeError):
-        return {}
+    told: Any = None
+    with suppress(ValueError, TypeError):
+        told = json.loads(strip[PROPERTY])
+    return told if isinstance(told, dict) else {}  # pyright: ignore
 
 
 class FRESCO_OT_cancel(_OfJob, bpy.types.Operator):
@@ -425,9 +429,16 @@ def log_text(card: Card | None) -> str:
         files.append(program.folder() / "server" / "jobs" / card.ticket.job / "log.jsonl")
     for file in files:
         if file.is_file():
-            told = file.read_text(encoding="utf-8", errors="replace").splitlines()
-            lines += [f"--- {file.name}", *told[-40:]]
+            lines += [f"--- {file.name}", *_end_of(file)]
     return "\n".join(lines)
+
+
+def _end_of(file: Path) -> list[str]:
+    """The last lines of a log, which may have grown for months."""
+    with file.open("rb") as log:
+        size = log.seek(0, os.SEEK_END)
+        log.seek(max(0, size - _LOG_BYTES))
+        return log.read().decode(errors="replace").splitlines()[-_LOG_LINES:]
 
 
 CLASSES = (

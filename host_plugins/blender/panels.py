@@ -162,7 +162,8 @@ class FRESCO_PT_jobs(_InSidebar, bpy.types.Panel):
 def _draw_card(box: Any, card: Card) -> None:
     job = card.ticket.job
     row = box.row()
-    row.label(text=card.ticket.strip, icon="SEQUENCE")
+    whose = card.ticket.strip if card.here else f"{card.ticket.strip} (of another file)"
+    row.label(text=whose, icon="SEQUENCE")
     if card.state in (*STOPPABLE, "rendering", "sending"):
         row.operator("fresco.cancel", text="", icon="X").job = job
     else:

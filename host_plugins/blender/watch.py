@@ -91,12 +91,20 @@ def tick() -> None:
     before = connection.state
     connection.collect()
     desk.advance()
-    for card in desk.arrived():
+    for card in () if at_work() else desk.arrived():
         card.arrived = False
         _place(card)
     if _changed or connection.state is not before:
         _changed = False
         _redraw()
+
+
+def at_work() -> bool:
+    """Whether Blender renders the strips, or somebody moves them: then none is added."""
+    windows = bpy.context.window_manager.windows
+    modal = (own for window in windows for own in getattr(window, "modal_operators", ()))
+    moved = any(own.bl_idname.startswith(("TRANSFORM_OT", "SEQUENCER_OT")) for own in modal)
+    return moved or bpy.app.is_job_running("RENDER")
 
 
 def _redraw() -> None:
@@ -141,8 +149,12 @@ def adopt() -> None:
 
 
 def _memories() -> Iterator[tuple[Any, Any, list[Ticket]]]:
-    """Every scene and strip with what the strip remembers, if that is something."""
-    for scene in bpy.data.scenes:
+    """Every scene and strip of this file with what the strip remembers, if that is something.
+
+    What is linked from another file is that one's.
+    """
+    own = (scene for scene in bpy.data.scenes if scene.library is None)
+    for scene in own:
         for strip in every_strip(scene):
             if known := tickets.read(strip.get(properties.TICKETS, "")):
                 yield scene, strip, known

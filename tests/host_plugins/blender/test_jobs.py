@@ -56,6 +56,7 @@ def test_a_trimmed_movie_strip_gets_its_result_above_it(told: dict[str, Any]) ->
     assert (movie["start"], movie["stop"]) == (103, 109), "as the strip is trimmed"
     assert movie["channel"] == 4, "the first free one: something is on 3"
     assert movie["again"] == 5
+    assert movie["added meanwhile"] == 0, "nothing is put onto a timeline that is being rendered"
     assert movie["name"] == "oil painting"
     assert not movie["original muted"]
     assert Path(movie["file"]).parent.parent == told["folder"] / "styled"

@@ -64,6 +64,11 @@ def movie_in_a_saved_file() -> None:
     }
     bpy.ops.fresco.insert()
     before = len(stage.strips(scene))
+    at_work, watch.at_work = watch.at_work, lambda: True  # as if Blender rendered the film
+    stage.until(watch, lambda: card.arrived)
+    watch.tick()
+    told["movie"]["added meanwhile"] = len(stage.strips(scene)) - before
+    watch.at_work = at_work
     stage.until(watch, lambda: len(stage.strips(scene)) > before)
     told["movie"]["again"] = stage.described(scene.sequence_editor.active_strip)["channel"]
 
