@@ -66,3 +66,4 @@ def test_an_error_is_said_in_sentences() -> None:
     error = BridgeError(Code.INVALID, "steps: 0 cannot be", "write 1 or more.")
     assert words.sentence(error) == "Steps: 0 cannot be. Write 1 or more."
     assert words.sentence(BridgeError(Code.MEDIA, "no film")) == "No film."
+    assert words.sentence(BridgeError(Code.MEDIA, "a.mov is no film")) == "a.mov is no film."
