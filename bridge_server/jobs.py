@@ -52,7 +52,7 @@ _EVENTS_S, _LOGS_S, _JOBS_S = 7 * _DAY, 30 * _DAY, 365 * _DAY
 _TITLE, _CLIENT, _PATH, _NOTE, _NOTES = 1000, 200, access.LONGEST_PATH, 500, 32
 #: Characters of an id.
 _ID = 64
-#: Bytes and values of a request beside its changes (PROTOCOL.md, section 9).
+#: Bytes and values of a request beside its changes and tracks (PROTOCOL.md, section 9).
 _REQUEST = (96 << 10, 1 << 12)
 #: Keyframes that are named where one is asked for that there is not.
 _NAMED = 6
@@ -450,19 +450,15 @@ class Jobs:
         self._move(row, "failed", failure=row.failure)
         return row
 
-    def crashed(self, job: str, why: str) -> Row:
+    def crashed(self, job: str, failure: BridgeError) -> Row:
         """Let a job come forward again whose worker ended; if too often, let it fail."""
         row = self._row(job)
         row.crashes += 1
         self.journal.put(row, "crashes")
         if row.crashes >= _CRASHES:
-            return self.failed(job, BridgeError(
-                Code.INTERNAL,
-                f"{why}, {row.crashes} times with nothing done between",
-                "a smaller size takes less memory and time; `fresco-bridge logs` says more, and "
-                "`retry` goes on where it was",
-            ))  # fmt: skip
-        self._move(row, "queued", why=why)
+            why = f"{failure.message}, {row.crashes} times with nothing done between"
+            return self.failed(job, BridgeError(failure.code, why, failure.hint))
+        self._move(row, "queued", why=failure.message)
         return row
 
     def _row(self, job: str) -> Row:
@@ -505,27 +501,31 @@ def whole(row: Row, told: JobInfo, after: str = "") -> Table:
     asked: Table = {}
     if not after:
         rest = told.table()
-        asked = {name: value for name, value in row.request.items() if name != "changes"}
+        asked = {name: value for name, value in row.request.items() if name not in _OF_REQUEST}
     parts = ((key, value) for key, value in _parts(row) if key > after)
     taken, following = pages.page({**rest, "request": asked}, parts)
-    changes = [value for key, value in taken if key.startswith(_CHANGE)]
-    keyframes = [value for key, value in taken if key.startswith(_KEYFRAME)]
-    more = {"request": asked | ({"changes": changes} if changes else {}), "keyframes": keyframes,
-            "next": following}  # fmt: skip
+    lists: dict[str, list[Any]] = {}
+    for key, value in taken:
+        lists.setdefault(_LISTS[key[0]], []).append(value)
+    asked |= {name: lists[name] for name in _OF_REQUEST if name in lists}
+    more = {"request": asked, "keyframes": lists.get("keyframes"), "next": following}
     return {**rest, **{name: value for name, value in more.items() if value}}
 
 
-#: What the keys of changes and keyframes begin with; the former come first.
-_CHANGE, _KEYFRAME = "c", "k"
+#: The lists of a job that may be of any length, by what the keys of their parts begin with.
+_LISTS = {"c": "changes", "d": "tracks", "k": "keyframes"}
+_OF_REQUEST = ("changes", "tracks")
 
 
 def _parts(row: Row) -> Iterator[pages.Part]:
-    """The changes and keyframes of a job, by frames."""
+    """The parts of these lists, one list after the other."""
     changes = row.request.get("changes", ())
     for own in sorted(changes, key=lambda own: (own["frame"], own["what"])):
-        yield f"{_CHANGE}{own['frame']:020d} {own['what']}", own
+        yield f"c{own['frame']:020d} {own['what']}", own
+    for number, own in enumerate(row.request.get("tracks", ())):  # they stay as submitted
+        yield f"d{number:020d}", own
     for frame in sorted(row.keyframes, key=int):
-        yield f"{_KEYFRAME}{int(frame):020d}", row.keyframes[frame]
+        yield f"k{int(frame):020d}", row.keyframes[frame]
 
 
 def to_request(asked: Submit) -> Request:
@@ -544,10 +544,10 @@ def to_request(asked: Submit) -> Request:
         wanted = request.from_table(table)
     except FrescoError as error:
         raise BridgeError(Code.INVALID, str(error)) from error
-    bytes_, values = pages.size(replace(wanted, changes=()).table())
+    bytes_, values = pages.size(replace(wanted, changes=(), tracks=()).table())
     if bytes_ > _REQUEST[0] or values > _REQUEST[1]:
         raise BridgeError(
-            Code.TOO_LARGE, f"request: {bytes_} bytes and {values} values beside its changes",
+            Code.TOO_LARGE, f"request: {bytes_} bytes and {values} values, beside changes",
             f"use {_REQUEST[0]} bytes and {_REQUEST[1]} values at most",
         )  # fmt: skip
     return wanted

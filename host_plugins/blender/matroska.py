@@ -6,6 +6,7 @@ There is no table of all frames: the file is walked through, and the pictures ar
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -73,6 +74,7 @@ def _picture(tracks: list[Track]) -> Track:
 
 def _elements(file: BinaryIO) -> Iterator[tuple[int, Any]]:
     """Tracks, what is said of them and of time, and blocks with where they begin."""
+    end = file.seek(0, os.SEEK_END)
     file.seek(0)
     while True:
         kind, size = _vint(file, marked=True), _vint(file)
@@ -83,6 +85,8 @@ def _elements(file: BinaryIO) -> Iterator[tuple[int, Any]]:
                 yield kind, 0
             continue
         begin = file.tell()
+        if begin + size > end:
+            return
         if kind in _NUMBERS:
             yield kind, int.from_bytes(file.read(size), "big")
         elif kind in _TEXTS:
@@ -98,7 +102,10 @@ def _vint(file: BinaryIO, marked: bool = False) -> int | None:
     if not first or not first[0]:
         return None
     length = 9 - first[0].bit_length()
-    value = int.from_bytes(first + file.read(length - 1), "big")
+    rest = file.read(length - 1)
+    if len(rest) < length - 1:
+        return None
+    value = int.from_bytes(first + rest, "big")
     return value if marked else value - (1 << 7 * length)
 
 

@@ -7,6 +7,7 @@ first. In a file of even rate that is the same; this module tells whether it is,
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from fractions import Fraction
@@ -17,10 +18,10 @@ import numpy as np
 from . import matroska, quicktime
 from .frames import Movie, Unclear
 
-#: Frame rates are whole numbers, or such a number by 1001.
-_DENOMINATOR = 1001
-#: Of a unit of the file's clock: what is nearer to a half may be rounded either way.
-_EITHER = 1e-3
+#: Frame rates are whole numbers, or such a number by 1001; what else is said is not exact.
+_DENOMINATORS = (1, 1001)
+#: Of a unit of the file's clock: what is nearer to a half may then be rounded either way.
+_EITHER = Fraction(1, 1000)
 
 
 def movie(path: str) -> Movie:
@@ -58,10 +59,18 @@ def check_even(found: Movie, fps: float) -> None:
     if found.times.min() < found.times[0]:
         raise Unclear("its file begins within a group of pictures")
     shown = np.sort(found.times) - found.times.min()
-    step = found.units / float(Fraction(fps).limit_denominator(_DENOMINATOR))
+    rate = Fraction(fps).limit_denominator(max(_DENOMINATORS))
+    either = 0 if rate.denominator in _DENOMINATORS else _EITHER
+    step = Fraction(found.units) / rate
     # Blender shows the last frame that is not later than i steps, to the nearest unit.
-    due = np.arange(len(shown)) * step
-    late = shown > due + 0.5 - _EITHER
-    early = shown[1:] <= due[:-1] + 0.5 + _EITHER
+    late = shown > _steps(len(shown), step, -either)
+    early = shown[1:] <= _steps(len(shown) - 1, step, either)
     if late.any() or early.any():
         raise Unclear("its frames are unevenly spaced in time (a variable frame rate)")
+
+
+def _steps(count: int, step: Fraction, shift: Fraction | int) -> np.ndarray:
+    """Multiples of `step`, shifted, to the nearest unit, a half upwards; with whole numbers."""
+    begin = Fraction(1, 2) + shift
+    whole = math.lcm(step.denominator, begin.denominator)
+    return (np.arange(count) * int(step * whole) + int(begin * whole)) // whole

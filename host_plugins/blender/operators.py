@@ -17,11 +17,12 @@ from ..link import program
 from ..link.errors import BridgeError, Code
 from . import compat, orders, preferences, properties, tickets, watch
 from .desk import REST, STOPPABLE, Card, Order
-from .placing import FACTS
+from .placing import PROPERTY
+from .rendering import NotRendered
 from .sources import Unusable
 
 #: What is refused with a line of its own, and not with a trace.
-_REFUSALS = (BridgeError, Unusable, OSError)
+_REFUSALS = (BridgeError, Unusable, NotRendered, OSError)
 
 
 class _Refusing:
@@ -36,9 +37,16 @@ class _Refusing:
         try:
             self.act(context)
         except _REFUSALS as error:
-            self.report({"ERROR"}, orders.user_error(error))
+            self.report({"ERROR"}, _in_a_line(error))
             return {"CANCELLED"}
         return {"FINISHED"}
+
+
+def _in_a_line(error: Exception) -> str:
+    """What went wrong, for Blender's status bar."""
+    message = getattr(error, "message", "") or str(error)
+    hint = getattr(error, "hint", "")
+    return f"{message.rstrip('.')}; {hint}" if hint else message
 
 
 def start_server() -> None:
@@ -145,7 +153,7 @@ def card_of(context: Any, job: str = "") -> Card | None:
     if strip is None:
         return None
     known = [each.job for each in tickets.read(strip.get(properties.TICKETS, ""))]
-    if FACTS in strip:
+    if PROPERTY in strip:
         known.append(_facts(strip).get("job", ""))
     cards = [watch.desk.cards[each] for each in reversed(known) if each in watch.desk.cards]
     return cards[0] if cards else None
@@ -153,7 +161,7 @@ def card_of(context: Any, job: str = "") -> Card | None:
 
 def _facts(strip: Any) -> Mapping[str, Any]:
     try:
-        return json.loads(strip[FACTS])
+        return json.loads(strip[PROPERTY])
     except (ValueError, TypeError):
         return {}
 
@@ -369,8 +377,8 @@ class FRESCO_OT_remove_prompt(_Refusing, bpy.types.Operator):
     def act(self, context: Any) -> None:
         """Remove the last one."""
         strip = compat.active(compat.scene_of(context).sequence_editor)
-        further = getattr(strip, properties.PROMPTS) if strip is not None else ()
-        if len(further):
+        further: Any = getattr(strip, properties.PROMPTS) if strip is not None else None
+        if further:
             further.remove(len(further) - 1)
 
 

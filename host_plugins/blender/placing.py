@@ -62,7 +62,7 @@ def place(
         for path, value in (geometry or {}).items():
             _set(strip, path, value)
         strip[PROPERTY] = json.dumps(dict(facts), ensure_ascii=False)
-    except NotPlaced:
+    except BaseException:
         collection.remove(strip)
         raise
     _make_active(scene, collection, strip)

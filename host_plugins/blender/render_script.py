@@ -116,13 +116,12 @@ def prepare(scene: Any, alpha: bool, fine: bool) -> None:
 
 
 def main(argument: str) -> int:
-    """Run the task in the file `argument`; what goes wrong is the last line that is said."""
+    """Run the task in the file `argument`; what goes wrong is the last thing that is said."""
     end_with_parent()
     try:
         run(json.loads(Path(argument).read_text(encoding="utf-8")))
-    except Exception as error:  # whatever it is, the other Blender is told
+    except Exception:  # whatever it is, the other Blender is told
         traceback.print_exc()
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
 

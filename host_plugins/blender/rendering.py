@@ -18,7 +18,7 @@ from . import compat, looks, trees
 
 _SCRIPT = Path(__file__).with_name("render_script.py")
 #: Lines of what Blender said that are told when it failed.
-_TOLD = 5
+_TOLD = 3
 #: Seconds that a killed process is given to be gone.
 _GONE = 5.0
 
@@ -65,7 +65,8 @@ class Rendering:
         strip_names: of strips that are seen together; of effects their inputs come along
 
         Raises:
-            NotRendered: the copy cannot be saved, or Blender not be started.
+            NotRendered: a strip is gone, the folder holds frames of another rendering, the copy
+                cannot be saved, or Blender not be started.
         """
         self.total = stop - first
         self.clip = str(folder / "f_####.png")
@@ -73,6 +74,8 @@ class Rendering:
         self._blend, self._log = folder / "copy.blend", folder / "log.txt"
         task = folder / "task.json"
         names = [strip_names] if isinstance(strip_names, str) else list(strip_names)
+        if self._file(0).exists():
+            raise NotRendered(f"{folder} holds another rendering.", "Choose an empty folder.")
         told = _strips(scene, names) | {
             "blend": str(self._blend), "scene": scene.name, "first": first, "stop": stop,
             "folder": str(folder), "alpha": alpha, "scripts": _scripts_allowed(),
@@ -83,7 +86,8 @@ class Rendering:
             bpy.ops.wm.save_as_mainfile(filepath=str(self._blend), copy=True, check_existing=False)
             self._process = _started(task, self._log)
         except (OSError, RuntimeError) as error:
-            self._blend.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._blend.unlink()
             raise NotRendered(
                 f"The strip cannot be rendered: {error}",
                 "Look for free space on the disk, or choose another folder for results.",
@@ -118,18 +122,22 @@ class Rendering:
         if self._process.stdin:
             self._process.stdin.close()
         with suppress(OSError):
-            self._blend.unlink(missing_ok=True)
+            self._blend.unlink()
 
     def _said(self) -> str:
         with suppress(OSError):
             lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
-            return "\n".join([line for line in lines if line.strip()][-_TOLD:])
+            # Of a trace only what went wrong, not where.
+            words = [line for line in lines if line.strip() and line[0] not in " T"]
+            return "\n".join(words[-_TOLD:])
         return ""
 
 
 def _strips(scene: Any, names: Sequence[str]) -> dict[str, Any]:
     """Which strips the other Blender shows, by name, and whether any of them is fine."""
     every = compat.all_strips(scene.sequence_editor)
+    if lost := [name for name in names if name not in every]:
+        raise NotRendered(f"There is no strip {lost[0]} any more.", "Select a strip again.")
     wanted = [every[name] for name in names]
     made_from = [each for strip in wanted for each in trees.made_from(strip, scene)]
     return {

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 
@@ -20,6 +20,7 @@ class Ticket:
     frames: the source frame that is shown at each timeline frame from there on
     folder: where its files go
     name: what the result's strip is to be called
+    geometry: how the source lies on the screen, and so the result (`sources.Source`)
     mute: whether the original is muted once the result is there
     placed: whether the result was put on the timeline
     """
@@ -31,6 +32,7 @@ class Ticket:
     frames: tuple[int, ...]
     folder: str
     name: str
+    geometry: dict[str, Any] = field(default_factory=dict[str, Any])
     mute: bool = False
     placed: bool = False
 

@@ -30,6 +30,7 @@ KEYFRAMES, CHANGES, IMAGES, EDITS = 5000, 3000, 5000, 40
 #: So many that their numbers take several pages, with the longest ids that there are.
 PAUSED = 9000
 LONG_TITLES = 30
+TRACKS = [f"strength@{frame}=0.{frame % 9 + 1}" for frame in range(6000)]
 ENVELOPE = {"v", "id", "session", "ok"}
 
 
@@ -52,7 +53,7 @@ def filled(jobs: Jobs, clip: Path, folder: Path) -> list[dict[str, Any]]:
         request = {"clip": str(clip), **more}
         jobs.submit(owner, Submit(job=job, request=request), checked=True)
 
-    submit("long", changes=changes[::-1])
+    submit("long", changes=changes[::-1], tracks=TRACKS)
     jobs.next()
     keyframes(jobs, "long", folder)
     output = folder / "out" / "a.####.png"
@@ -149,6 +150,7 @@ def test_a_job_with_any_number_of_keyframes(full: Full, client: Client, stranger
     assert [each.frame for each in job.keyframes] == list(range(KEYFRAMES))
     assert job.keyframes[7].name == "keyframe-000007.png"
     assert job.request["changes"] == full.changes
+    assert job.request["tracks"] == TRACKS
     assert (job.request["clip"], job.state, job.next) == (str(full.clip), "done", "")
     told = stranger.whole("job", job="long")
     assert {name: told[name] for name in told.keys() - ENVELOPE} == job.table()

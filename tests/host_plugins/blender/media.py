@@ -105,3 +105,37 @@ def read(path: Path) -> NDArray[np.float32]:
     pixels = oiio.ImageBuf(str(path)).get_pixels(oiio.FLOAT)
     assert pixels is not None, path
     return pixels
+
+
+def clips(folder: Path) -> Path:
+    """All clips that the scripts of `inside` place, and results that they are given."""
+    numbers, plain = range(1, 17), {"x264-params": "bframes=0"}
+    for name in ("plain.mp4", "plain.mkv"):
+        movie(folder / name, numbers, options={"x264-params": "bframes=3"})
+    movie(folder / "plain.webm", numbers, codec="libvpx-vp9")
+    movie(folder / "plain.avi", numbers, codec="mpeg4")
+    movie(folder / "other.mp4", range(101, 117))
+    movie(folder / "long.mp4", range(1, 61))
+    movie(folder / "fifty.mp4", numbers, 50)
+    movie(folder / "prores.mov", numbers, codec="prores_ks", layout="yuv422p10le")
+    groups = {"x264-params": "open-gop=1:keyint=10:bframes=3"}
+    movie(folder / "open.mov", range(1, 41), options=groups)
+    movie(folder / "sound.mkv", numbers, seconds=1.0)
+    uneven = [40 * place + 60 * (place // 5) for place in range(16)]
+    movie(folder / "uneven.mp4", numbers, times=uneven, options=plain)
+    movie(folder / "fragments.mp4", numbers, muxer={"movflags": "frag_keyframe+empty_moov"})
+    images(folder / "run", "a.{:04}.png", range(1, 21))
+    images(folder / "exr", "e{:03}.exr", range(1, 9), "half")
+    images(folder / "tiff", "t{:02}.tif", range(1, 5))
+    images(folder / "broken", "b{}.png", [1, 2, 9])
+    images(folder / "jpeg", "j{}.jpg", range(1, 5))
+    images(folder, "title.png", [77])
+    layers = np.concatenate([pattern(5), pattern(9)], axis=-1) / 255
+    image(folder / "layers.exr", layers, "half", ("A.R", "A.G", "A.B", "B.R", "B.G", "B.B"))
+    ramp = np.tile((np.arange(WIDTH) * 3 + 1000)[None, :, None] / 65535, (HEIGHT, 1, 3))
+    image(folder / "fine.png", ramp, "uint16")
+    movie(folder / "styled.mov", range(101, 117), codec="prores_ks", layout="yuv422p10le")
+    movie(folder / "styled50.mp4", range(101, 117), 50)
+    images(folder / "styled", "s_{:04}.png", range(101, 117))
+    (folder / "broken.mov").write_bytes(b"nothing")
+    return folder

@@ -182,21 +182,23 @@ def under_speed(make: Maker) -> Maker:
     return made
 
 
-def meta(*inside: Maker, **values: Any) -> Maker:
+def meta(*inside: Maker) -> Maker:
     def made(scene: Any, name: str, start: int) -> Any:
         children = [make(scene, f"{name} {place}", start) for place, make in enumerate(inside)]
-        ends = (
-            min(map(compat.left_handle, children)),
-            max(map(compat.right_handle, children)),
-        )
-        strip = strips(scene).new_meta(name=name, channel=3, frame_start=start)
-        for child in children:
-            child.move_to_meta(strip)
-        compat.set_handles(strip, *ends)
-        strip.channel = 1
-        return changed(lambda *_: strip, **values)(scene, name, start)
+        return meta_of(scene, name, *children)
 
     return made
+
+
+def meta_of(scene: Any, name: str, *children: Any) -> Any:
+    """A meta strip of strips, by the operator: `new_meta` makes one that does not grow."""
+    for each in compat.all_strips(scene.sequence_editor):
+        each.select = each in children
+    with sequencer(scene):
+        assert bpy.ops.sequencer.meta_make() == {"FINISHED"}
+    strip = compat.parent(children[0])
+    strip.name = name
+    return strip
 
 
 def other_scene(scene: Any, name: str, start: int) -> Any:
@@ -290,6 +292,8 @@ CASES: dict[str, Maker] = {
     "faded": changed(PLAIN, blend_alpha=1.0),
     "proxy": changed(PLAIN, use_proxy=True),
 }
+#: Rendered by a Blender of their own.
+ALONE = {"retimed", "under speed", "cross", "meta", "scene", "mask"}
 
 
 def build(scene: Any) -> dict[str, Any]:
@@ -309,14 +313,63 @@ def see(scene: Any, folder: Path) -> None:
     bpy.ops.render.render(animation=True, scene=scene.name)
 
 
-def wait(jobs: dict[str, Any]) -> dict[str, str]:
-    deadline = time.monotonic() + 400
-    while time.monotonic() < deadline:
-        told = {name: job.poll() for name, job in jobs.items()}
-        if all(each.finished for each in told.values()):
-            return {name: each.error for name, each in told.items()}
+def wait(jobs: list[rendering.Rendering]) -> list[str]:
+    """What went wrong with each, once all are done."""
+    deadline = time.monotonic() + 900
+    while not all(job.poll().finished for job in jobs):
+        assert time.monotonic() < deadline, "the renderings take too long"
         time.sleep(0.1)
-    raise TimeoutError
+    return [job.poll().error for job in jobs]
+
+
+def render(scene: Any, found: dict[str, Any]) -> None:
+    """What must be rendered is: some by themselves, the others in one go."""
+    needed = {name: each for name, each in found.items() if each["why"]}
+    groups = [[name] for name in needed if name in ALONE]
+    groups.append([name for name in needed if name not in ALONE])
+    jobs = [start(scene, [needed[name] for name in group]) for group in groups]
+    for group, job, error in zip(groups, jobs, wait(jobs), strict=True):
+        for name in group:
+            found[name] |= {"clip": job.clip, "begin": job_begin(needed, group), "error": error}
+
+
+def job_begin(needed: dict[str, Any], group: list[str]) -> int:
+    """The timeline frame that a group's rendering begins at."""
+    return min(needed[name]["start"] + needed[name]["first"] for name in group)
+
+
+def start(scene: Any, group: list[dict[str, Any]]) -> rendering.Rendering:
+    names = [name for each in group for name in each["strips"]]
+    begin = min(each["start"] + each["first"] for each in group)
+    stop = max(each["start"] + each["stop"] for each in group)
+    alpha = any(each["alpha"] for each in group)
+    return rendering.Rendering(scene, names, begin, stop, OUT / "rendered" / names[0], alpha)
+
+
+def refused(scene: Any) -> dict[str, Any]:
+    """Strips that cannot be styled, and what is said of them."""
+    made = {
+        "no movie": movie("nowhere.mp4"),
+        "no picture": trimmed(images(["run/a.0001.png", "run/none.png"]), 1, -2),
+        "empty": lambda scene, name, start: strips(scene).new_meta(
+            name=name, channel=1, frame_start=start
+        ),
+        "in a meta": meta(PLAIN, movie("nowhere.mp4", 2)),
+        "input": effect("GAUSSIAN_BLUR", movie("nowhere.mp4")),
+    }
+    if bpy.app.version >= (4, 5):  # without sound before
+        made["sound"] = lambda scene, name, start: strips(scene).new_sound(
+            name=name, filepath=str(MEDIA / "sound.mkv"), channel=1, frame_start=start
+        )
+    return {name: refusal(make(scene, name, 5), scene) for name, make in made.items()}
+
+
+def refusal(strip: Any, scene: Any) -> dict[str, str]:
+    try:
+        sources.source_of(strip, scene)
+    except sources.Unusable as error:
+        return {"message": error.message, "hint": error.hint}
+    return {}
 
 
 def main() -> None:
@@ -326,35 +379,34 @@ def main() -> None:
     made = build(scene)
     see(scene, OUT / "seen")
     found: dict[str, Any] = {}
-    jobs: dict[str, Any] = {}
     for name, strip in made.items():
         source = sources.source_of(strip, scene)
         found[name] = dataclasses.asdict(source) | {
             "frames": list(source.frames), "plain": source.plain,
             "first": source.first, "stop": source.stop,
         }  # fmt: skip
+    # None of it may be in a rendering.
     cover = compat.new_effect(strips(scene), "cover", "COLOR", 20, 0, scene.frame_end)
     cover.color = (1, 1, 1)
-    for name, each in found.items():
-        if each["why"]:
-            begin, end = (each["start"] + each[key] for key in ("first", "stop"))
-            folder = OUT / "rendered" / name
-            jobs[name] = rendering.Rendering(
-                scene, each["strips"], begin, end, folder, each["alpha"]
-            )
-            found[name]["clip"] = jobs[name].clip
-    for name, error in wait(jobs).items():
-        found[name]["error"] = error
-    (OUT / "found.json").write_text(json.dumps(found), encoding="utf-8")
+    render(scene, found)
+    other = scene_for("other")
+    sequencer(other)
+    told = json.dumps({"found": found, "refused": refused(other)})
+    (OUT / "found.json").write_text(told, encoding="utf-8")
 
 
-if __name__ == "__main__":
+def end_with(do: Callable[[], None]) -> None:
+    """Do it and end the process: leaving Blender the ordinary way may crash or hang."""
     code = 1
     try:
-        main()
+        do()
         code = 0
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+if __name__ == "__main__":
+    end_with(main)

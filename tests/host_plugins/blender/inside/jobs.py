@@ -1,0 +1,250 @@
+"""Jobs of strips, from the button to the result on the timeline: jobs.py EXTENSION FOLDER CLIP.
+
+One Blender for all of it: what a user does in one sitting.
+"""
+
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import bpy  # isort: split
+
+import stage
+
+EXTENSION, FOLDER, CLIP = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+part = stage.installed(EXTENSION)
+watch, properties = part("watch"), part("properties")
+told: dict[str, Any] = {}
+scene: Any = None
+
+
+def set_small(strip: Any, **more: Any) -> None:
+    """Settings with which a job takes seconds."""
+    usual = {"prompt": "oil painting", "size": 64, "steps": 3, "cut_mode": "none"}
+    properties.assign(strip, {**usual, "keyframe_mode": "every", "keyframe_every": 4, **more})
+
+
+def newest() -> Any:
+    return list(watch.desk.cards.values())[-1]
+
+
+def result_of(card: Any) -> Any:
+    found = [s for s in stage.strips(scene) if "fresco_bridge" in s]
+    return next(s for s in found if card.ticket.job in s["fresco_bridge"])
+
+
+def done(card: Any) -> Any:
+    stage.until(watch, lambda: card.ticket.placed or card.error)
+    assert not card.error, str(card.error)
+    return result_of(card)
+
+
+def movie_in_a_saved_file() -> None:
+    """A trimmed movie strip, in a file that is saved; above it something is in the way."""
+    global scene
+    scene = stage.timeline()
+    bpy.ops.wm.save_as_mainfile(filepath=str(FOLDER / "film ü.blend"))
+    strip = stage.movie(scene, CLIP, 2, 101, before=2, after=1)
+    stage.movie(scene, CLIP, 3, 104)
+    stage.only(scene, strip)
+    set_small(strip)
+    assert bpy.ops.fresco.stylise() == {"FINISHED"}
+    card = newest()
+    result = done(card)
+    told["movie"] = {
+        **stage.described(result),
+        "original muted": strip.mute,
+        "path kept": result.filepath,
+        "rendered": stage.rendered(scene, result, FOLDER / "seen movie"),
+        "pictures": sorted(card.pictures),
+        "words": part("panels").words(card),
+    }
+    bpy.ops.fresco.insert()
+    before = len(stage.strips(scene))
+    stage.until(watch, lambda: len(stage.strips(scene)) > before)
+    told["movie"]["again"] = stage.described(scene.sequence_editor.active_strip)["channel"]
+
+
+def keyframes_then_the_rest() -> None:
+    """The gate, a keyframe done again at the playhead, and on."""
+    strip = stage.movie(scene, CLIP, 10, 200)
+    set_small(strip, prompt="pencil sketch")
+    bpy.ops.fresco.keyframes()
+    card = newest()
+    stage.until(watch, lambda: card.state == "waiting")
+    before = dict(card.pictures)
+    scene.frame_current = 205  # the keyframe 4 is nearest
+    bpy.ops.fresco.redo_keyframe(seed=99, prompt="neon night")
+    stage.until(watch, lambda: card.info.revision == 3)
+    stage.until(watch, lambda: card.state == "waiting" and card.pictures[4] != before[4])
+    strips_before = len(stage.strips(scene))
+    bpy.ops.fresco.continue_job()
+    result = done(card)
+    told["keyframes"] = {
+        **stage.described(result),
+        "others as before": all(card.pictures[n] == before[n] for n in (0, 8)),
+        "added": len(stage.strips(scene)) - strips_before,
+    }
+    stage.only(scene, result)
+    bpy.ops.fresco.redo_keyframe(seed=5)  # of a done job: another version
+    again = newest()
+    assert again is not card
+    second = done(again)
+    told["version"] = {**stage.described(second), "parent": again.info.parent}
+
+
+def file_loaded_again() -> None:
+    """The file is saved while a job runs, and opened again: the job is found and placed."""
+    global scene
+    strip = stage.movie(scene, CLIP, 20, 300)
+    set_small(strip, prompt="mosaic", steps=20)
+    bpy.ops.fresco.stylise()
+    job = newest().ticket.job
+    stage.until(watch, lambda: watch.desk.cards[job].info)
+    bpy.ops.wm.save_mainfile()
+    watch.desk.cards.clear()  # as after a restart
+    bpy.ops.wm.open_mainfile(filepath=bpy.data.filepath)
+    scene = bpy.context.scene
+    if hasattr(bpy.context.workspace, "sequencer_scene"):
+        bpy.context.workspace.sequencer_scene = scene
+    told["reopened"] = {"found": job in watch.desk.cards}
+    result = done(watch.desk.cards[job])
+    told["reopened"] |= stage.described(result)
+
+
+def undone() -> None:
+    """Undo while a job runs takes its memory from the strip; the result comes all the same."""
+    global scene
+    strip = stage.movie(scene, CLIP, 30, 400)
+    set_small(strip, prompt="blueprint")
+    bpy.ops.ed.undo_push(message="strip")
+    bpy.ops.fresco.stylise()
+    card = newest()
+    bpy.ops.ed.undo_push(message="stylise")
+    bpy.ops.ed.undo()
+    scene = bpy.context.scene  # undo makes everything anew
+    result = done(card)
+    told["undone"] = stage.described(result)
+
+
+def animated() -> None:
+    """Strength by an F-curve, the prompt by its number, and a mask from another strip."""
+    strip = stage.movie(scene, CLIP, 40, 500)
+    set_small(strip, prompt="autumn", until="first_frame")
+    getattr(strip, properties.PROMPTS).add().text = "snowy winter"
+    setattr(strip, properties.PROMPT_NUMBER, 1)
+    strip.keyframe_insert(properties.PROMPT_NUMBER, frame=500)
+    setattr(strip, properties.PROMPT_NUMBER, 2)
+    strip.keyframe_insert(properties.PROMPT_NUMBER, frame=506)
+    strip.fresco_strength = 0.2
+    strip.keyframe_insert("fresco_strength", frame=500)
+    strip.fresco_strength = 1.0
+    strip.keyframe_insert("fresco_strength", frame=508)
+    mask = stage.movie(scene, CLIP, 41, 500)
+    mask.name = "matte"
+    stage.only(scene, strip)
+    strip.fresco_mask = "matte"
+    bpy.ops.fresco.stylise()
+    card = newest()
+    stage.until(watch, lambda: card.state in ("waiting", "failed"))
+    assert card.state == "waiting", str(card.error)
+    told["animated"] = {"request": dict(card.info.request), "frames": len(card.ticket.frames)}
+    bpy.ops.fresco.cancel()
+    stage.until(watch, lambda: card.state == "cancelled")
+
+
+def rendered_first() -> None:
+    """A colour strip under a transform has no file: another Blender renders it."""
+    collection = stage.strips(scene)
+    compat = part("compat")
+    colour = compat.new_effect(collection, "plain", "COLOR", 50, 600, 609)
+    colour.color = (1.0, 0.5, 0.1)
+    text = compat.new_effect(collection, "words", "TEXT", 51, 600, 609)
+    text.text = "HELLO"
+    for each in collection:
+        each.select = each in (colour, text)
+    meta = collection.new_meta("both", 52, 600)
+    colour.move_to_meta(meta)
+    text.move_to_meta(meta)
+    meta.channel = 50
+    compat.set_handles(meta, 600, 609)
+    stage.only(scene, meta)
+    set_small(meta, prompt="cartoon")
+    bpy.ops.fresco.stylise()
+    result = done(newest())
+    told["rendered"] = {
+        **stage.described(result),
+        "rendered": stage.rendered(scene, result, FOLDER / "seen meta"),
+    }
+
+
+def stopped_by_escape() -> None:
+    """ESC over a sequencer stops what runs; elsewhere it does nothing."""
+    strip = stage.movie(scene, CLIP, 60, 700)
+    set_small(strip, steps=400, prompt="watercolour")
+    bpy.ops.fresco.stylise()
+    card = newest()
+    stage.until(watch, lambda: card.state == "running")
+    areas = [
+        SimpleNamespace(type="SEQUENCE_EDITOR", x=0, y=0, width=100, height=100),
+        SimpleNamespace(type="VIEW_3D", x=100, y=0, width=100, height=100),
+    ]
+    manager = SimpleNamespace(event_timer_remove=lambda _timer: None)
+    window = SimpleNamespace(screen=SimpleNamespace(areas=areas))
+    context = SimpleNamespace(window=window, window_manager=manager)
+    escape = part("operators").FRESCO_OT_escape
+    own = SimpleNamespace(jobs=card.ticket.job, _timer=None)
+
+    def pressed(kind: str, x: int) -> list[str]:
+        event = SimpleNamespace(type=kind, value="PRESS", mouse_x=x, mouse_y=50)
+        return sorted(escape.modal(own, context, event))
+
+    told["escape"] = [pressed("TIMER", 50), pressed("ESC", 150), pressed("ESC", 50)]
+    stage.until(watch, lambda: card.state == "cancelled")
+
+
+def refused() -> None:
+    """What cannot be styled says so, and leaves nothing."""
+    before = set((FOLDER / "styled").iterdir())
+    gone = stage.movie(scene, CLIP, 70, 800)
+    gone.filepath = str(FOLDER / "gone.mp4")
+    good = stage.movie(scene, CLIP, 71, 800)
+    stage.only(scene, gone, good)
+    set_small(good)
+    told["refused"] = [said(bpy.ops.fresco.stylise)]
+    told["left"] = len(set((FOLDER / "styled").iterdir()) - before)
+    good.fresco_mask = "nothing of that name"
+    stage.only(scene, good)
+    told["refused"].append(said(bpy.ops.fresco.stylise))
+    told["refused"].append(said(bpy.ops.fresco.cancel))
+
+
+def said(act: Any) -> str:
+    """What an operator says that refuses."""
+    try:
+        act()
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+ACTS = (
+    movie_in_a_saved_file, keyframes_then_the_rest, file_loaded_again, undone, animated,
+    rendered_first, stopped_by_escape, refused,
+)  # fmt: skip
+try:
+    for act in ACTS:
+        act()
+        print("did", act.__name__, flush=True)
+    stage.say(told)
+    code = 0
+except BaseException:
+    import traceback
+
+    traceback.print_exc()
+    code = 1
+sys.stdout.flush()
+sys.stderr.flush()
+os._exit(code)

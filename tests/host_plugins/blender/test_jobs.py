@@ -1,0 +1,158 @@
+"""Strips become restyled strips, in a real Blender with a real server."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from bridge_server import config
+from host_plugins.link import endpoint
+from tests.bridge_server.reels import pictures, reel
+from tests.bridge_server.serving import Serving
+
+from .conftest import Inside
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return reel(tmp_path_factory.mktemp("films") / "long shot.mp4", (9,))
+
+
+@pytest.fixture(scope="module")
+def told(
+    blender: Inside,
+    extension: Path,
+    serving: Serving,
+    long_clip: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Any]:
+    """What one sitting in Blender tells."""
+    folder = tmp_path_factory.mktemp("project")
+    places = {
+        endpoint.FOLDER: str(serving.runtime),
+        config.HOME: str(serving.folder / "home"),
+    }
+    said = blender.run("jobs.py", extension, folder, long_clip, **places)
+    return {"folder": folder, **json.loads(said.split("TOLD ")[1])}
+
+
+def seen(files: list[str]) -> list[np.ndarray]:
+    return [np.asarray(cv2.imread(file, cv2.IMREAD_COLOR_RGB)) for file in files]
+
+
+def test_a_trimmed_movie_strip_gets_its_result_above_it(told: dict[str, Any]) -> None:
+    movie = told["movie"]
+    assert (movie["start"], movie["stop"]) == (103, 109), "as the strip is trimmed"
+    assert movie["channel"] == 4, "the first free one: something is on 3"
+    assert movie["again"] == 5
+    assert movie["name"] == "oil painting"
+    assert not movie["original muted"]
+    assert Path(movie["file"]).parent.parent == told["folder"] / "styled"
+    assert movie["path kept"].startswith("//styled"), "the project may move"
+    assert movie["words"] == "Done"
+    assert movie["pictures"], "keyframes were shown"
+
+
+def test_blender_shows_the_results_frames_at_every_frame_of_the_timeline(
+    told: dict[str, Any],
+) -> None:
+    movie = told["movie"]
+    made = pictures(Path(movie["file"]))
+    shown = seen(movie["rendered"])
+    assert len(made) == len(shown) == 6
+    for place, picture in enumerate(shown):
+        errors = [np.abs(picture.astype(float) - each).mean() for each in made]
+        assert int(np.argmin(errors)) == place
+        assert errors[place] < 3, "Blender decodes H.264 by its own arithmetic"
+
+
+def test_the_result_is_a_restyled_source(told: dict[str, Any], long_clip: Path) -> None:
+    made, source = pictures(Path(told["movie"]["file"])), pictures(long_clip)[2:8]
+    for styled, frame in zip(made, source, strict=True):
+        assert 4 < np.abs(styled.astype(float) - frame).mean() < 90
+    with av.open(told["movie"]["file"]) as container:
+        assert container.streams.video[0].average_rate == Fraction(24000, 1001)
+
+
+def test_how_it_was_made_stays_with_it(told: dict[str, Any]) -> None:
+    movie = told["movie"]
+    facts = movie["facts"]
+    assert facts["request"]["prompt"] == "oil painting"
+    assert facts["source"] == {"start": 2, "stop": 8}
+    assert facts["timeline"] == {"start": 103, "frames": 6}
+    assert facts["report"]
+    beside = Path(movie["file"]).with_suffix(".json")
+    assert json.loads(beside.read_text(encoding="utf-8")) == facts
+
+
+def test_keyframes_are_looked_at_one_is_done_again_and_the_rest_follows(
+    told: dict[str, Any],
+) -> None:
+    keyframes = told["keyframes"]
+    assert keyframes["others as before"]
+    assert keyframes["added"] == 1
+    changes = {(each["frame"], each["what"]) for each in keyframes["facts"]["request"]["changes"]}
+    assert changes == {(4, "seed"), (4, "prompt")}
+
+
+def test_a_keyframe_of_a_done_job_makes_another_version(told: dict[str, Any]) -> None:
+    first, version = told["keyframes"], told["version"]
+    assert version["parent"] == first["facts"]["job"]
+    assert version["channel"] > first["channel"], "nothing is written over"
+    assert (version["start"], version["stop"]) == (first["start"], first["stop"])
+    assert Path(version["file"]).parent != Path(first["file"]).parent
+    a, b = pictures(Path(first["file"])), pictures(Path(version["file"]))
+    assert not np.array_equal(a[4], b[4])
+    assert np.array_equal(a[0], b[0])
+
+
+def test_a_job_is_found_again_when_its_file_is_opened(told: dict[str, Any]) -> None:
+    assert told["reopened"]["found"]
+    assert (told["reopened"]["start"], told["reopened"]["stop"]) == (300, 309)
+
+
+def test_undo_does_not_lose_a_job(told: dict[str, Any]) -> None:
+    assert (told["undone"]["start"], told["undone"]["stop"]) == (400, 409)
+
+
+def test_what_is_animated_is_sampled_and_a_strip_is_a_mask(told: dict[str, Any]) -> None:
+    request = told["animated"]["request"]
+    tracks = [each.split("@", 1) for each in request["tracks"]]
+    prompts = [told for what, told in tracks if what == "prompt"]
+    assert prompts == ["0=autumn", "3=snowy winter"], "halves are rounded to even, as numbers are"
+    strengths = [float(told.split("=")[1]) for what, told in tracks if what == "strength"]
+    assert (strengths[0], strengths[-1], len(strengths)) == (0.2, 1.0, 9)
+    assert strengths == sorted(strengths)
+    mask = Path(request["mask"])
+    assert mask.name == "f_####.png"
+    assert len(list(mask.parent.glob("f_*.png"))) == told["animated"]["frames"]
+
+
+def test_a_meta_strip_is_rendered_and_its_result_lines_up(told: dict[str, Any]) -> None:
+    rendered = told["rendered"]
+    assert rendered["type"] == "IMAGE"
+    assert (rendered["start"], rendered["stop"]) == (600, 609)
+    files = [Path(rendered["file"]).with_name(name) for name in rendered["images"]]
+    made = seen([str(file) for file in files])
+    for shown, picture in zip(seen(rendered["rendered"]), made, strict=True):
+        assert np.abs(shown.astype(int) - picture).max() <= 1
+
+
+def test_escape_stops_over_the_sequencer_only(told: dict[str, Any]) -> None:
+    assert told["escape"] == [["PASS_THROUGH"], ["PASS_THROUGH"], ["FINISHED", "PASS_THROUGH"]]
+
+
+def test_what_cannot_be_styled_is_said_and_leaves_nothing(told: dict[str, Any]) -> None:
+    missing, mask, no_job = told["refused"]
+    assert "gone.mp4" in missing
+    assert "nothing of that name" in mask
+    assert "press Stylise first" in no_job
+    assert told["left"] == 0
+    assert not any("Traceback" in each for each in told["refused"])
