@@ -69,8 +69,8 @@ def window(app: QApplication, home: Path) -> Iterator[Window]:
     assert window.server.start.isVisible()
     click(window.server.start)
     until(lambda: said() == "Server: ready")
-    assert said.words == ["Server: looking for the server", "Server: not running",
-                          "Server: starting", "Server: ready"]  # fmt: skip
+    assert said.words[:3] == ["Server: looking for the server", "Server: not running",
+                              "Server: starting"]  # fmt: skip
     assert not window.server.start.isVisible()
     yield window
     window.close()

@@ -33,7 +33,7 @@ def test_what_is_offered_is_what_the_protocol_allows(state: str) -> None:
         (job(stage="translate", done=1, total=4), "styling keyframes, 25 %", 0.25),
         (
             job(stage="propagate", done=9, total=4, eta_s=4000),
-            "styling the frames between, 225 %, 1 h 7 min left",
+            "styling the frames between, 100 %, 1 h 7 min left",
             1.0,
         ),
         (job("waiting", gate="keyframes", stage="translate", done=4, total=4),
