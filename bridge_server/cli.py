@@ -105,6 +105,16 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(_FAILED)
 
 
+@app.command()
+def panel(
+    job: Annotated[str, typer.Option(help="A job to look at; the beginning of its id.")] = "",
+) -> None:
+    """Open a window with the jobs, their keyframes, and what can be done with them."""
+    from bridge_server.panel import show
+
+    raise typer.Exit(show(job, config.load()))
+
+
 @models.command("list")
 def list_models(
     role: Annotated[Role | None, typer.Option(help="Only models for this.")] = None,

@@ -80,6 +80,10 @@ def refusals(
             raise NotEnoughSpace(
                 f"{target.name} does not fit on the disk; make room and try again."
             ) from error
+        if not target.parent.is_dir():
+            raise NotWritten(
+                f"the folder {target.parent} is not there any more; make it, or choose another."
+            ) from error
         raise NotWritten(f"{target} cannot be written: {error}") from error
 
 

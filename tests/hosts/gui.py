@@ -21,7 +21,7 @@ from tests.hosts.environments import REPOSITORY, NotHere
 
 DEMO = REPOSITORY / "bridge_server" / "data" / "demo.mp4"
 PROMPT = "watercolour painting"
-#: Seconds for a job of the sample clip on a busy machine.
+#: Seconds for a job of two seconds on a busy machine.
 LONG = 1800
 #: A video editor's usual start.
 OPENED = 'bpy.ops.wm.read_homefile(app_template="Video_Editing", use_factory_startup=True)'
@@ -30,8 +30,11 @@ window = bpy.context.window_manager.windows[0]
 window.workspace = bpy.data.workspaces["Video Editing"]
 scene = window.scene
 scene.render.resolution_x, scene.render.resolution_y = 384, 256
-scene.render.fps, scene.frame_end = 24, 96
-editor().active_strip = strips().new_movie("demo", {clip!r}, channel=1, frame_start=1)
+scene.render.fps, scene.frame_end = 24, 48
+strip = strips().new_movie("demo", {clip!r}, channel=1, frame_start=1)
+setattr(strip, "duration" if hasattr(strip, "duration") else "frame_final_duration", 48)
+strip.fresco_size = 192
+editor().active_strip = strip
 bpy.ops.wm.save_as_mainfile(filepath={project!r})
 """
 SIDEBAR = """

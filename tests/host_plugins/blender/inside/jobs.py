@@ -9,9 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import stage
-
 import bpy  # isort: split
+
+import stage
 
 EXTENSION, FOLDER, CLIP = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 part = stage.installed(EXTENSION)
