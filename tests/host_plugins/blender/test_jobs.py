@@ -166,6 +166,10 @@ def test_escape_stops_over_the_sequencer_only(told: dict[str, Any]) -> None:
     assert told["escape"] == [["PASS_THROUGH"], ["PASS_THROUGH"], ["FINISHED", "PASS_THROUGH"]]
 
 
+def test_a_panel_that_cannot_open_says_so_in_blender(told: dict[str, Any]) -> None:
+    assert "the panel cannot be opened" in told["panel"]
+
+
 def test_what_cannot_be_styled_is_said_and_leaves_nothing(told: dict[str, Any]) -> None:
     missing, mask, no_job = told["refused"]
     assert "gone.mp4" in missing

@@ -228,6 +228,15 @@ def stopped_by_escape() -> None:
     stage.until(watch, lambda: card.state == "cancelled")
 
 
+def panel_without_a_screen() -> None:
+    """The panel is a program of its own; that it cannot open is told here."""
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+        os.environ.pop(name, None)
+    bpy.ops.fresco.open_panel()
+    stage.until(watch, lambda: watch.said)
+    told["panel"] = watch.said
+
+
 def refused() -> None:
     """What cannot be styled says so, and leaves nothing."""
     before = set((FOLDER / "styled").iterdir())
@@ -255,7 +264,8 @@ def said(act: Any) -> str:
 
 ACTS = (
     movie_in_a_saved_file, keyframes_then_the_rest, file_loaded_again, undone, animated,
-    rendered_first, two_at_once, stopped_by_escape, refused,
+    rendered_first, two_at_once, stopped_by_escape, panel_without_a_screen,
+    refused,
 )  # fmt: skip
 try:
     for act in ACTS:
