@@ -114,8 +114,11 @@ def shown(timing: Timing, count: int, rate: float = 1.0) -> tuple[int, ...]:
     count: frames that the source has; the last is held where the content is longer
     rate: of `speed`
     """
-    length = timing.content if rate == 1.0 else count - timing.cut_before - timing.cut_after
-    inside = np.clip(_nearest(_places(timing), rate), 0, max(round(length) - 1, 0))
+    length = count - timing.cut_before - timing.cut_after
+    if rate == 1.0:
+        # Blender may take a movie to be longer than it is, and counts hard cuts from there.
+        length = max(length, round(timing.content))
+    inside = np.clip(_nearest(_places(timing), rate), 0, max(length - 1, 0))
     return tuple(np.minimum(inside + timing.cut_before, count - 1).tolist())
 
 

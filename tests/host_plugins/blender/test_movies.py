@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -117,12 +118,8 @@ def test_damaged_heads_are_unclear_or_read(
         content[data.draw(st.integers(4, len(content) - 1))] = data.draw(st.integers(0, 255))
     damaged = folder / f"damaged.{suffix}"
     damaged.write_bytes(content[: data.draw(st.integers(16, len(content)))])
-    try:
-        found = movies.movie(str(damaged))
-    except Unclear as reason:
-        assert str(reason)
-    else:
-        assert found.count > 0
+    with suppress(Unclear):
+        assert movies.movie(str(damaged)).count > 0
 
 
 def even(count: int, units: float, rate: Fraction) -> Movie:

@@ -6,9 +6,7 @@ Arguments: a folder with clips and results, and one to write into.
 from __future__ import annotations
 
 import json
-import os
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
