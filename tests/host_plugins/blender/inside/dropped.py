@@ -16,7 +16,7 @@ import bpy
 from host_plugins.blender import compat, sources
 from tests.host_plugins.blender.inside import strips as kit
 
-RATES = {"23.976": (24, 1.001), "24": (24, 1), "25": (25, 1), "29.97": (30, 1.001), "30": (30, 1)}
+RATES = {"23.976": (24, 1.001), "25": (25, 1), "29.97": (30, 1.001), "30": (30, 1)}
 START = 8
 
 
