@@ -9,10 +9,14 @@ TORCHVISION := torchvision==0.28.0
 # because transformers would take it for a whole one.
 RAFT := $(VENV)/raft
 
+# A Blender with windows, and the root folder of the system that has it, if that is another one.
+BLENDER := blender
+BLENDER_ROOT :=
+
 # The sample clip, restyled on the processor: a few minutes.
 DEMO := fresco-bridge-demo
 
-.PHONY: demo blender test test-long test-hosts lint install benchmarks clean
+.PHONY: demo blender test test-long test-hosts test-gui lint install benchmarks clean
 
 demo: $(VENV)/installed
 	$(BIN)/fresco-bridge demo --output $(DEMO) --overwrite
@@ -28,20 +32,25 @@ test: lint
 	PYTHONPATH=$(RAFT) $(BIN)/python -m pytest tests/fresco/test_flow.py
 
 # What is too long for every change: the property tests with many more examples, and networks of
-# Stable Diffusion's size (minutes, and 15 GB of memory).
+# Stable Diffusion's size (minutes, and 15 GB of memory), fifty kills, fuzzing guided by coverage.
 test-long: install
+	$(BIN)/pip install --quiet --editable ".[fuzz]"
 	FRESCO_BRIDGE_LONG=1 HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest
 
 # The extension's tests in every Blender that it is for.
 test-hosts: install
 	$(BIN)/python -m tests.hosts.every
 
+# The extension as a user sees it; pictures go to build/pictures.
+test-gui: install
+	$(BIN)/python -m tests.hosts.gui --blender "$(BLENDER)" --root "$(BLENDER_ROOT)"
+
 lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/vermin --no-tips --target=3.10- --violations --exclude long fresco bridge_server host_plugins
+	$(BIN)/vermin --no-tips --target=3.10- --violations --exclude long fresco bridge_server host_plugins ui
 
 benchmarks: install
 	$(BIN)/python -m tests.benchmarks.method
@@ -49,6 +58,7 @@ benchmarks: install
 	$(BIN)/python -m tests.benchmarks.loading
 	$(BIN)/python -m tests.benchmarks.propagation
 	$(BIN)/python -m tests.benchmarks.media
+	$(BIN)/python -m tests.benchmarks.server
 
 install: $(VENV)/tested
 

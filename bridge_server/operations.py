@@ -357,8 +357,8 @@ def _named(row: Row, folder: Path) -> Iterator[File]:
     for own in row.keyframes.values():
         yield File(name=own["name"], role="keyframe", size=0, path=own["path"], frame=own["frame"])
     if row.state == "done":
-        for file in _outputs(Path(row.output)):
-            yield File(name=file.name, role="output", size=0, path=str(file))
+        for frame, file in _outputs(Path(row.output), row.span):
+            yield File(name=file.name, role="output", size=0, path=str(file), frame=frame)
     for name in (job_logs.OLDER, job_logs.NAME):
         yield File(name=name, role="log", size=0, path=str(folder / name))
 
@@ -367,13 +367,17 @@ def _key(file: File) -> str:
     return f"{_ROLES.index(file.role)}{file.name}"
 
 
-def _outputs(output: Path) -> list[Path]:
-    """The files that an output's name stands for: of a sequence all images."""
+def _outputs(output: Path, span: Sequence[int]) -> Iterator[tuple[int | None, Path]]:
+    """The files that an output's name stands for: of a sequence all images, with their frames.
+
+    span: the source's frames [first, behind the last] that were wanted
+    """
     if "#" not in output.name:
-        return [output]
+        yield None, output
+        return
     marks = output.name.count("#")
     pattern = output.name.replace("#" * marks, "[0-9]" * marks)
-    return sorted(output.parent.glob(pattern))
+    yield from enumerate(sorted(output.parent.glob(pattern)), span[0])
 
 
 def _model_rows(server: Server) -> tuple[dict[str, Any], ...]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ..link import messages
 from ..link.errors import BridgeError, Code
-from ..link.messages import Edit, Event, JobInfo, Made, OfJob, Submit
+from ..link.messages import Edit, Event, JobInfo, Made, Message, OfJob, Submit
 from .tickets import Ticket
 
 #: States in which nothing more happens by itself.
@@ -89,6 +89,10 @@ class Card:
         return self.state not in REST
 
 
+#: As `Connection.ask`.
+Ask = Callable[[messages.Op[Any], Message | None, Callable[[Any], None]], None]
+
+
 class Desk:
     """Follows jobs.
 
@@ -96,9 +100,7 @@ class Desk:
     changed: called when there is something new to be seen
     """
 
-    def __init__(
-        self, ask: Callable[..., None], changed: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, ask: Ask, changed: Callable[[], None] = lambda: None) -> None:
         self._ask, self._changed = ask, changed
         self.cards: dict[str, Card] = {}
         self.description: messages.Description | None = None

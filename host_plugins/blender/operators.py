@@ -377,8 +377,8 @@ class FRESCO_OT_remove_prompt(_Refusing, bpy.types.Operator):
     def act(self, context: Any) -> None:
         """Remove the last one."""
         strip = compat.active(compat.scene_of(context).sequence_editor)
-        further = getattr(strip, properties.PROMPTS) if strip is not None else ()
-        if len(further):
+        further: Any = getattr(strip, properties.PROMPTS) if strip is not None else None
+        if further:
             further.remove(len(further) - 1)
 
 

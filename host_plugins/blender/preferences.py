@@ -80,5 +80,5 @@ def register() -> None:
 
 def unregister() -> None:
     """Take the settings away."""
-    if hasattr(bpy.types, FRESCO_AP_preferences.__name__):
+    if FRESCO_AP_preferences.is_registered:
         bpy.utils.unregister_class(FRESCO_AP_preferences)

@@ -26,9 +26,11 @@ _BUSY, _IDLE = 0.1, 0.5
 
 connection: Connection
 desk: Desk
-#: Texts that the user should see once, newest last.
-notes: list[str] = []
 _changed = True
+
+
+def _ask(op: Any, message: Any, then: Any) -> None:
+    connection.ask(op, message, then)
 
 
 def _see() -> None:
@@ -39,7 +41,7 @@ def _see() -> None:
 def register() -> None:
     """Begin to follow the jobs."""
     global connection, desk
-    desk = Desk(lambda *asked: connection.ask(*asked), _see)
+    desk = Desk(_ask, _see)
     client = f"Blender {bpy.app.version_string}"
     connection = Connection(client, lambda event: desk.on_event(event), lambda: desk.on_up())
     connection.open()

@@ -10,9 +10,9 @@ import math
 import re
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, field, fields
 from functools import cache, partial
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias, TypeVar
 
 from .errors import BridgeError, Code
 from .wire import Buffer
@@ -42,9 +42,21 @@ class Message:
     Every class on it is a dataclass: frozen, and made by keywords.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
     def __init_subclass__(cls) -> None:
-        # Compared and shown by `Message`, and without slots: an editor waits while these are made.
-        dataclass(frozen=True, kw_only=True, eq=False, repr=False)(cls)
+        # All methods are those of `Message`: an editor waits while these classes are made.
+        dataclass(init=False, eq=False, repr=False)(cls)
+
+    def __init__(self, **values: Any) -> None:
+        told = {each.name: _default(each) for each in fields(self)} | values
+        wrong = [name for name in told if told[name] is MISSING or name not in _kinds(type(self))]
+        if wrong:
+            raise TypeError(f"{type(self).__name__} lacks, or has no {', '.join(wrong)}")
+        vars(self).update(told)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise FrozenInstanceError(f"{name} cannot be set to {value!r}")
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,10 +41,10 @@ def walked(points: list[Change], last: int) -> list[dict[str, str]]:
 
 @given(POINTS, st.randoms(use_true_random=False))
 def test_a_value_holds_until_the_next_of_its_kind_whatever_the_order(
-    points: list[Change], random: st.DataObject
+    points: list[Change], random: Random
 ) -> None:
     expected = walked(points, 50)
-    random.shuffle(points)  # pyright: ignore
+    random.shuffle(points)
     tracks = Tracks(points, USUAL)
     for frame, told in enumerate(expected):
         asked = tracks.at(frame)

@@ -22,9 +22,9 @@ from tests.hosts.environments import REPOSITORY, NotHere
 NEEDED = {"Xvfb": "xvfb", "xdotool": "xdotool"}
 #: In another root folder, these are where they are outside. One's own files are last.
 MOUNTED = ("/proc", "/dev", "/sys", "/tmp")
-SIZE = (1400, 900)
+SIZE = (1400, 1000)
 #: Where the pointer calls up no hint: in the empty part of the timeline.
-REST = (500, 600)
+REST = (500, 700)
 OLDEST = (4, 2)
 
 
@@ -54,11 +54,14 @@ class Desktop:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         self._stack.close()
 
-    def do(self, code: str, seconds: float = 120) -> Any:
+    def do(self, code: str, seconds: float = 600) -> Any:
         """Execute statements in Blender; returns what they call `value`."""
         words, told = (self._steps / f"{self._asked}.{kind}" for kind in ("py", "json"))
         self._asked += 1
@@ -70,9 +73,10 @@ class Desktop:
         assert "error" not in answer, f"{code}\n{answer.get('error')}"
         return answer["value"]
 
-    def until(self, code: str, seconds: float = 300) -> None:
+    def until(self, code: str, seconds: float = 600) -> None:
         """Wait until an expression is true in Blender."""
-        self._wait(lambda: self.do(f"value = bool({code})"), f"it is never so: {code}", seconds)
+        asked = f"value = bool({code})"
+        self._wait(lambda: self.do(asked), f"it is never so: {code}", seconds, pause=0.5)
 
     def point(self, at: tuple[int, int]) -> None:
         """Put the pointer to a place, counted from the upper left corner."""
@@ -102,7 +106,7 @@ class Desktop:
     def end(self) -> int:
         """Let Blender end as its menu does; returns its exit code."""
         self.do("bpy.app.timers.register(lambda: bpy.ops.wm.quit_blender() and None)")
-        return self._blender.wait(60)
+        return self._blender.wait(300)
 
     def _screen(self) -> str:
         """Start a screen with a number that is free; returns its name."""
@@ -134,16 +138,18 @@ class Desktop:
             blender = subprocess.Popen(self._inside(words), env=environ, stdout=log, stderr=log)
         self._stack.callback(_end, blender)
         self._blender = blender
-        self.do("value = None", 300)
+        self.do("value = None")
         return blender
 
-    def _wait(self, holds: Callable[[], Any], why: str, seconds: float) -> None:
+    def _wait(
+        self, holds: Callable[[], Any], why: str, seconds: float, pause: float = 0.05
+    ) -> None:
         end = time.monotonic() + seconds
         while not holds():
             log = self.scratch / "blender.log"
             assert self._blender.poll() is None, f"Blender has ended:\n{log.read_text()}"
             assert time.monotonic() < end, f"{why}\n{log.read_text()}"
-            time.sleep(0.05)
+            time.sleep(pause)
 
 
 def _inside(root: str) -> Callable[[list[str]], list[str]]:

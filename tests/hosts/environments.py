@@ -1,7 +1,7 @@
 """The Blenders that tests run in, as Python packages.
 
-python -m tests.hosts.environments [RELEASE ...] sets them up, all unless some are named; --libraries
-prints the packages of Debian that they need.
+python -m tests.hosts.environments [RELEASE ...] sets them up, all unless some are named;
+--libraries prints the packages of Debian that they need.
 """
 
 from __future__ import annotations

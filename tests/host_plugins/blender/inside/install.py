@@ -16,6 +16,11 @@ ZIP, END = sys.argv[1:]
 NAME = "bl_ext.user_default.fresco_bridge"
 
 
+def refuse(error: Exception) -> None:
+    """What goes wrong while it is switched on or off must not only be printed."""
+    raise error
+
+
 def on() -> bool:
     """Whether the extension is switched on and says so."""
     switched, loaded = addon_utils.check(NAME)
@@ -36,12 +41,12 @@ bpy.ops.extensions.package_install_files(
 )
 told = {"on": [on()], "panels": [panels()]}
 told["wheels"] = [importlib.import_module(name).__file__ for name in ("zmq", "msgpack")]
-addon_utils.disable(NAME)
+addon_utils.disable(NAME, handle_error=refuse)
 told["on"].append(on())
 told["panels"].append(panels())
-addon_utils.enable(NAME)
+addon_utils.enable(NAME, handle_error=refuse)
 told["on"].append(on())
 told["panels"].append(panels())
 if END == "off":
-    addon_utils.disable(NAME)
+    addon_utils.disable(NAME, handle_error=refuse)
 print("TOLD", json.dumps(told), flush=True)

@@ -6,33 +6,36 @@ One Blender for all of it: what a user does in one sitting.
 import os
 import sys
 from pathlib import Path
-
-import stage
+from types import SimpleNamespace
+from typing import Any
 
 import bpy  # isort: split
+
+import stage
 
 EXTENSION, FOLDER, CLIP = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 part = stage.installed(EXTENSION)
 watch, properties = part("watch"), part("properties")
-told = {}
+told: dict[str, Any] = {}
+scene: Any = None
 
 
-def set_small(strip, **more) -> None:
+def set_small(strip: Any, **more: Any) -> None:
     """Settings with which a job takes seconds."""
     usual = {"prompt": "oil painting", "size": 64, "steps": 3, "cut_mode": "none"}
     properties.assign(strip, {**usual, "keyframe_mode": "every", "keyframe_every": 4, **more})
 
 
-def newest():
+def newest() -> Any:
     return list(watch.desk.cards.values())[-1]
 
 
-def result_of(card):
+def result_of(card: Any) -> Any:
     found = [s for s in stage.strips(scene) if "fresco_bridge" in s]
     return next(s for s in found if card.ticket.job in s["fresco_bridge"])
 
 
-def done(card):
+def done(card: Any) -> Any:
     stage.until(watch, lambda: card.ticket.placed or card.error)
     assert not card.error, str(card.error)
     return result_of(card)
@@ -179,8 +182,6 @@ def rendered_first() -> None:
 
 def stopped_by_escape() -> None:
     """ESC over a sequencer stops what runs; elsewhere it does nothing."""
-    from types import SimpleNamespace
-
     strip = stage.movie(scene, CLIP, 60, 700)
     set_small(strip, steps=400, prompt="watercolour")
     bpy.ops.fresco.stylise()
@@ -190,7 +191,7 @@ def stopped_by_escape() -> None:
         SimpleNamespace(type="SEQUENCE_EDITOR", x=0, y=0, width=100, height=100),
         SimpleNamespace(type="VIEW_3D", x=100, y=0, width=100, height=100),
     ]
-    manager = SimpleNamespace(event_timer_remove=lambda timer: None)
+    manager = SimpleNamespace(event_timer_remove=lambda _timer: None)
     window = SimpleNamespace(screen=SimpleNamespace(areas=areas))
     context = SimpleNamespace(window=window, window_manager=manager)
     escape = part("operators").FRESCO_OT_escape
@@ -212,19 +213,21 @@ def refused() -> None:
     good = stage.movie(scene, CLIP, 71, 800)
     stage.only(scene, gone, good)
     set_small(good)
-    told["refused"] = []
-    for act in (bpy.ops.fresco.stylise, bpy.ops.fresco.cancel):
-        try:
-            act()
-        except RuntimeError as error:
-            told["refused"].append(str(error))
+    told["refused"] = [said(bpy.ops.fresco.stylise)]
     told["left"] = len(set((FOLDER / "styled").iterdir()) - before)
     good.fresco_mask = "nothing of that name"
     stage.only(scene, good)
+    told["refused"].append(said(bpy.ops.fresco.stylise))
+    told["refused"].append(said(bpy.ops.fresco.cancel))
+
+
+def said(act: Any) -> str:
+    """What an operator says that refuses."""
     try:
-        bpy.ops.fresco.stylise()
+        act()
     except RuntimeError as error:
-        told["refused"].append(str(error))
+        return str(error)
+    return ""
 
 
 ACTS = (

@@ -3,14 +3,16 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import bpy  # isort: split
 
 NAME = "bl_ext.user_default.fresco_bridge"
 
 
-def installed(extension: str):
+def installed(extension: str) -> Callable[[str], Any]:
     """Install the extension as a user does; returns its parts by their names."""
     bpy.ops.extensions.package_install_files(
         filepath=extension, repo="user_default", enable_on_install=True, overwrite=True
@@ -18,7 +20,7 @@ def installed(extension: str):
     return lambda part: sys.modules[f"{NAME}.blender.{part}"]
 
 
-def timeline(width: int = 96, height: int = 64, fps: int = 24, base: float = 1.001):
+def timeline(width: int = 96, height: int = 64, fps: int = 24, base: float = 1.001) -> Any:
     """The scene with an empty sequencer, which is also the one that is edited."""
     scene = bpy.context.scene
     if hasattr(bpy.context.workspace, "sequencer_scene"):
@@ -30,26 +32,26 @@ def timeline(width: int = 96, height: int = 64, fps: int = 24, base: float = 1.0
     return scene
 
 
-def strips(scene):
+def strips(scene: Any) -> Any:
     editor = scene.sequence_editor
     return editor.strips if hasattr(editor, "strips") else editor.sequences
 
 
-def movie(scene, file: str, channel: int, start: int, before: int = 0, after: int = 0):
+def movie(scene: Any, file: str, channel: int, start: int, before: int = 0, after: int = 0) -> Any:
     """A movie strip, trimmed by so many frames, selected alone and active."""
     strip = strips(scene).new_movie("shot", file, channel, start)
     strip.frame_offset_start, strip.frame_offset_end = before, after
     return only(scene, strip)
 
 
-def only(scene, *chosen):
+def only(scene: Any, *chosen: Any) -> Any:
     for each in strips(scene):
         each.select = each in chosen
     scene.sequence_editor.active_strip = chosen[0]
     return chosen[0]
 
 
-def until(watch, holds, seconds: float = 400.0):
+def until(watch: Any, holds: Callable[[], Any], seconds: float = 400.0) -> None:
     """Do what the timer would, until something holds."""
     end = time.monotonic() + seconds
     while not holds():
@@ -59,7 +61,7 @@ def until(watch, holds, seconds: float = 400.0):
         time.sleep(0.02)
 
 
-def rendered(scene, strip, folder: Path) -> list[str]:
+def rendered(scene: Any, strip: Any, folder: Path) -> list[str]:
     """What Blender shows of one strip alone, at each frame of the timeline that it is at."""
     folder.mkdir(parents=True)
     first, stop = strip.frame_final_start, strip.frame_final_end
@@ -80,7 +82,7 @@ def rendered(scene, strip, folder: Path) -> list[str]:
     return [str(folder / f"f_{frame:04d}.png") for frame in range(first, stop)]
 
 
-def described(strip) -> dict[str, object]:
+def described(strip: Any) -> dict[str, object]:
     """Where a strip is and what it shows."""
     element = strip.elements[0].filename
     return {
@@ -97,5 +99,5 @@ def described(strip) -> dict[str, object]:
     }
 
 
-def say(told) -> None:
+def say(told: Any) -> None:
     print("TOLD", json.dumps(told), flush=True)
