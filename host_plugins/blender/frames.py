@@ -75,7 +75,7 @@ def speed(timing: Timing, count: int, rate: float) -> float:
     """Return how many source frames go by in one timeline frame: `rate`, or 1.
 
     A strip that was dropped onto the timeline is played at its file's own rate. No property says
-    so; it shows in the length of the content.
+    so; it shows in the length of the content. Where both fit and show the same, it is `rate`.
 
     count: frames that the source has
     rate: of `ratio`
@@ -90,7 +90,7 @@ def speed(timing: Timing, count: int, rate: float) -> float:
     at_rate = abs(timing.content - left / rate) <= _ROUNDED
     if as_is == at_rate and (not as_is or _differ(timing, rate)):
         raise Unclear("its frame rate is not the timeline's, and how fast it plays is not certain")
-    return 1.0 if as_is else rate
+    return rate if at_rate else 1.0
 
 
 def _differ(timing: Timing, rate: float) -> bool:
