@@ -92,7 +92,8 @@ def show(desktop: Desktop, pictures: Path) -> None:
     desktop.do(f"strips()['demo'].fresco_prompt = {PROMPT!r}")
     desktop.picture(pictures / "blender-panel.png")
     desktop.do(STYLISE.format(prompt=PROMPT))
-    desktop.until("len(newest().pictures) >= 4 and newest().state == 'running'", LONG)
+    # Its keyframes are done then, and there is something left to do.
+    desktop.until("newest().info and newest().info.stage == 'propagate'", LONG)
     desktop.do(SCROLLED)
     desktop.picture(pictures / "blender-job.png")
     desktop.until("any('fresco_bridge' in strip for strip in strips())", LONG)
