@@ -32,8 +32,9 @@ test: lint
 	PYTHONPATH=$(RAFT) $(BIN)/python -m pytest tests/fresco/test_flow.py
 
 # What is too long for every change: the property tests with many more examples, and networks of
-# Stable Diffusion's size (minutes, and 15 GB of memory).
+# Stable Diffusion's size (minutes, and 15 GB of memory), fifty kills, fuzzing guided by coverage.
 test-long: install
+	$(BIN)/pip install --quiet --editable ".[fuzz]"
 	FRESCO_BRIDGE_LONG=1 HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest
 
 # The extension's tests in every Blender that it is for.
@@ -49,7 +50,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/vermin --no-tips --target=3.10- --violations --exclude long fresco bridge_server host_plugins
+	$(BIN)/vermin --no-tips --target=3.10- --violations --exclude long fresco bridge_server host_plugins ui
 
 benchmarks: install
 	$(BIN)/python -m tests.benchmarks.method
@@ -57,6 +58,7 @@ benchmarks: install
 	$(BIN)/python -m tests.benchmarks.loading
 	$(BIN)/python -m tests.benchmarks.propagation
 	$(BIN)/python -m tests.benchmarks.media
+	$(BIN)/python -m tests.benchmarks.server
 
 install: $(VENV)/tested
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from enum import Enum
+from importlib import metadata
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from bridge_server import (
     additions,
@@ -23,17 +24,16 @@ from bridge_server import (
 )
 from bridge_server.catalogue import Catalogue, Entry, Family, Role
 from bridge_server.config import Config
+from bridge_server.endings import Commands
 from bridge_server.errors import LicenceNotAccepted
 from bridge_server.library import Installed, State
 from bridge_server.licences import accept, needs_acceptance
-from fresco.errors import Cancelled, FrescoError, MissingWeights
-from host_plugins.link.errors import BridgeError
+from fresco.errors import FrescoError, MissingWeights
 
 if TYPE_CHECKING:
     from bridge_server.lock import Locked
 
-_FAILED, _BAD_FILES, _INTERRUPTED = 1, 3, 130
-_STOPPED = "fresco-bridge: stopped; what is done so far is kept, and the same command goes on."
+_FAILED, _BAD_FILES = 1, 3
 #: Set before the libraries are imported. Threads that wait by spinning take the processor from
 #: those that work, wherever two things run side by side; and what the libraries have to say that
 #: matters here, they raise.
@@ -46,30 +46,8 @@ _FOR_LIBRARIES = {
 _WIDE = 130
 
 
-class _Commands(TyperGroup):
-    """Commands that end with one line on stderr, never with a trace, where ours are the errors."""
-
-    def invoke(self, ctx: Any) -> Any:  # of typer's own copy of click, or of click
-        try:
-            return super().invoke(ctx)
-        except (KeyboardInterrupt, Cancelled) as error:
-            typer.echo(_STOPPED, err=True)
-            raise typer.Exit(_INTERRUPTED) from error
-        except FrescoError as error:
-            typer.echo(f"fresco-bridge: {error}", err=True)
-            raise typer.Exit(_FAILED) from error
-        except BridgeError as error:
-            typer.echo(f"fresco-bridge: {error}", err=True)
-            raise typer.Exit(_FAILED) from error
-        except OSError as error:
-            if isinstance(error, BrokenPipeError):
-                raise
-            typer.echo(f"fresco-bridge: {error}", err=True)
-            raise typer.Exit(_FAILED) from error
-
-
 app = typer.Typer(
-    cls=_Commands,
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -92,8 +70,20 @@ def main() -> None:
     app()
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        with suppress(metadata.PackageNotFoundError):  # run from its sources
+            typer.echo(f"fresco-bridge {metadata.version('fresco-bridge')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _top() -> None:
+def _top(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Say which it is."),
+    ] = False,
+) -> None:
     """Take the commands' names from the groups below."""
     whereabouts.remember()
 
@@ -113,6 +103,16 @@ def doctor(as_json: AsJson = False) -> None:
         Console(width=None if sys.stdout.isatty() else 500).print(table(findings))
     if not healthy(findings):
         raise typer.Exit(_FAILED)
+
+
+@app.command()
+def panel(
+    job: Annotated[str, typer.Option(help="A job to look at; the beginning of its id.")] = "",
+) -> None:
+    """Open a window with the jobs, their keyframes, and what can be done with them."""
+    from bridge_server.panel import show
+
+    raise typer.Exit(show(job, config.load()))
 
 
 @models.command("list")
@@ -155,6 +155,7 @@ def add(
     family: Annotated[Family | None, typer.Option(help="What base models it goes with.")] = None,
     control: Annotated[str, typer.Option(help="Of a ControlNet: canny, depth ...")] = "",
     licence: Annotated[str, typer.Option(help="Its licence's id.")] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Add a model of your own to your catalogue."""
     fields = {
@@ -167,16 +168,24 @@ def add(
     settings = config.load()
     given = {key: value for key, value in fields.items() if value}
     entry = additions.add(name, target, given, settings)
+    if as_json:
+        _print_json(_summary(entry, settings))
+        return
     typer.echo(f"{name} is in {settings.catalogue_file}.")
     if entry.downloadable:
         typer.echo(f"Fetch it with `{entry.command}`.")
 
 
 @models.command()
-def remove(name: Annotated[str, typer.Argument(help="A name that you added.")]) -> None:
+def remove(
+    name: Annotated[str, typer.Argument(help="A name that you added.")], as_json: AsJson = False
+) -> None:
     """Take a model that you added out of your catalogue. No file of it is deleted."""
     settings = config.load()
     additions.remove(name, settings)
+    if as_json:
+        _print_json({"name": name, "catalogue": str(settings.catalogue_file)})
+        return
     typer.echo(f"{name} is no longer in {settings.catalogue_file}. Its files were left alone.")
 
 

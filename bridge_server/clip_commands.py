@@ -33,7 +33,10 @@ Threads = Annotated[int, typer.Option(help="Of the processor; all of them.")]
 Clip = Annotated[
     Path, typer.Argument(help="A video file, an image sequence, or a job file (.toml).")
 ]
-Output = Annotated[Path | None, typer.Option("-o", "--output", help="Where it is written.")]
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", help="The file to write, or a folder that is there."),
+]
 Track = Annotated[
     list[str] | None,
     typer.Option(

@@ -27,9 +27,11 @@ def run(
     """Restyle the sample clip into `folder`, and return the page that shows it.
 
     Raises:
-        NotWritten: something of it is there already, and `overwrite` is not set.
+        NotWritten: `folder` is a file, or something is in it already and `overwrite` is not set.
         FrescoError, Cancelled: see `bridge_server.render.render`.
     """
+    if folder.exists() and not folder.is_dir():
+        raise NotWritten(f"{folder} is a file; choose another folder with -o.")
     folder.mkdir(parents=True, exist_ok=True)
     there = [name for name in (BEFORE, AFTER, SHEET, page.NAME) if (folder / name).exists()]
     if there and not overwrite:

@@ -21,6 +21,10 @@ class NotEnoughSpace(FrescoError):
     """The disk does not hold what is to be written."""
 
 
+class ResultsGone(FrescoError, FileNotFoundError):
+    """Results were removed from the store while a job stood on them; it makes them anew."""
+
+
 class SourceChanged(FrescoError):
     """A file that a job reads is not what it was when the job began; nothing of it was kept."""
 

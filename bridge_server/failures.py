@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import errno
 
-from bridge_server.errors import LicenceNotAccepted, NotEnoughSpace, OutsideFolders, SourceChanged
+from bridge_server.errors import (
+    LicenceNotAccepted,
+    NotEnoughSpace,
+    OutsideFolders,
+    ResultsGone,
+    SourceChanged,
+)
 from bridge_server.media import errors as media
 from bridge_server.words import cut
 from fresco import errors as method
@@ -19,6 +25,7 @@ _CODES: tuple[tuple[type[BaseException], Code], ...] = (
     (method.MissingExtra, Code.MISSING_EXTRA),
     (LicenceNotAccepted, Code.LICENCE),
     (NotEnoughSpace, Code.NO_SPACE),
+    (ResultsGone, Code.NOT_FOUND),
     (OutsideFolders, Code.FORBIDDEN),
     (SourceChanged, Code.MEDIA),
     (media.UnreadableMedia, Code.MEDIA),
@@ -33,7 +40,9 @@ _CODES: tuple[tuple[type[BaseException], Code], ...] = (
 LONGEST = 2000
 #: What to do, where the error's own words do not say it.
 _HINTS: tuple[tuple[type[BaseException], str], ...] = (
+    (method.OutOfMemory, "then try again: what is done is kept"),
     (SourceChanged, "the next try begins anew with what is changed"),
+    (ResultsGone, "try again: what is missing is made anew"),
     (NotEnoughSpace, "make room, then try again"),
 )
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)

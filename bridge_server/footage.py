@@ -132,19 +132,22 @@ class Footage:
         return torch.stack([next(self.frames(number, number + 1)) for number in numbers])
 
 
-def painting(file: Path, number: int, size: WorkSize) -> Tensor:
-    """Read a painted keyframe, (3, H, W) in [0, 1].
+def painting(file: Path, number: int, clip: Clip) -> Tensor:
+    """Read a painted keyframe, (3, H, W) in [0, 1], in the shape of the shown or the stored frame.
+
+    Where pixels are not square, programs export frames either way.
 
     Raises:
         InvalidInput: it cannot be read, or is of another shape than the frame.
     """
     image = read_picture(file)
     height, width = image.shape[-2:]
-    aspect = size.height / size.width
-    if abs(height / width - aspect) > 0.02 * aspect:
+    shown = shown_size(clip)
+    aspects = [each[0] / each[1] for each in (shown, upright_size(clip))]
+    if all(abs(height / width - aspect) > 0.02 * aspect for aspect in aspects):
         raise InvalidInput(
-            f"{file} is {width} x {height}, another shape than frame {number}; paint it at the "
-            "frame's size."
+            f"{file} is {width} x {height}, another shape than frame {number}, which is shown as "
+            f"{shown[1]} x {shown[0]}; paint it at that size."
         )
     return image
 

@@ -199,7 +199,7 @@ def settle(
         notes=(*(model.notes if model else _idle(request)), *_missing_handles(clip, request)),
     )
     for number, picture in job.painted().items():
-        painting(picture, number, job.size)
+        painting(picture, number, job.clip)
     painted = ((picture,) for picture in job.painted().values())
     files = (*(_files(own.clip) for own in others.values()), *painted)
     job = replace(job, read=(source, *map(Source.of, files)))

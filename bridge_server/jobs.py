@@ -450,19 +450,15 @@ class Jobs:
         self._move(row, "failed", failure=row.failure)
         return row
 
-    def crashed(self, job: str, why: str) -> Row:
+    def crashed(self, job: str, failure: BridgeError) -> Row:
         """Let a job come forward again whose worker ended; if too often, let it fail."""
         row = self._row(job)
         row.crashes += 1
         self.journal.put(row, "crashes")
         if row.crashes >= _CRASHES:
-            return self.failed(job, BridgeError(
-                Code.INTERNAL,
-                f"{why}, {row.crashes} times with nothing done between",
-                "a smaller size takes less memory and time; `fresco-bridge logs` says more, and "
-                "`retry` goes on where it was",
-            ))  # fmt: skip
-        self._move(row, "queued", why=why)
+            why = f"{failure.message}, {row.crashes} times with nothing done between"
+            return self.failed(job, BridgeError(failure.code, why, failure.hint))
+        self._move(row, "queued", why=failure.message)
         return row
 
     def _row(self, job: str) -> Row:

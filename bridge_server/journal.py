@@ -24,6 +24,8 @@ VERSION = 1
 _REPLIES, _ALL_REPLIES = 64, 10_000
 #: Bytes below which a disk counts as full: SQLite does not always say why it cannot write.
 _ROOM = 1 << 18
+#: Seconds; all who ask of jobs wait meanwhile.
+_PATIENCE = 2.0
 
 _SCHEMA = """
 create table jobs (
@@ -109,25 +111,31 @@ class Journal:
     tell: called after each commit with its events and the jobs' owners
     """
 
-    def __init__(self, file: Path, tell: Tell = lambda _event, _owner: None) -> None:
+    def __init__(
+        self, file: Path, tell: Tell = lambda _event, _owner: None, patience: float = _PATIENCE
+    ) -> None:
         """Open it.
+
+        patience: seconds for which it is waited for where another program holds it
 
         Raises:
             BridgeError: it is damaged, or a newer program's (internal); the disk is full
-                (no_space).
+                (no_space); another program holds it (busy).
         """
         self._tell = tell
         self._waiting: list[tuple[Event, str]] = []
         self._file = file
         try:
-            self._base = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+            self._base = sqlite3.connect(
+                file, timeout=patience, isolation_level=None, check_same_thread=False
+            )
             self._base.row_factory = sqlite3.Row
             # Committed means on the disk, also when the power goes.
-            for setting in ("journal_mode = wal", "synchronous = full", "busy_timeout = 5000"):
+            for setting in ("journal_mode = wal", "synchronous = full"):
                 self._base.execute(f"pragma {setting}")
             self._prepare(file)
         except sqlite3.DatabaseError as error:
-            raise _full(file, error) or _unreadable(file, str(error)) from error
+            raise _refused(file, error) or _unreadable(file, str(error)) from error
 
     def _prepare(self, file: Path) -> None:
         (version,) = self._base.execute("pragma user_version").fetchone()
@@ -145,7 +153,7 @@ class Journal:
         """Make everything within one change: all of it, or nothing; then tell of its events.
 
         Raises:
-            BridgeError: the disk is full (no_space).
+            BridgeError: the disk is full (no_space); another program holds the file (busy).
         """
         try:
             self._base.execute("begin immediate")
@@ -155,8 +163,8 @@ class Journal:
             self._waiting.clear()
             if self._base.in_transaction:  # not where the disk was full: then it is rolled back
                 self._base.execute("rollback")
-            if isinstance(error, sqlite3.OperationalError) and (full := _full(self._file, error)):
-                raise full from error
+            if isinstance(error, sqlite3.OperationalError):
+                raise _refused(self._file, error) or error from error
             raise
         waiting, self._waiting = self._waiting, []
         for event, owner in waiting:
@@ -331,8 +339,12 @@ def _plain(row: Row, name: str) -> Any:
     return json.dumps(value) if name in _AS_JSON else value
 
 
-def _full(file: Path, error: sqlite3.DatabaseError) -> BridgeError | None:
-    """What to say of an error, if it is the full disk's."""
+def _refused(file: Path, error: sqlite3.DatabaseError) -> BridgeError | None:
+    """What to say of an error, if it is the full disk's, or another program's that has the file."""
+    if "is locked" in str(error):
+        return BridgeError(Code.BUSY, f"another program holds the journal {file}",
+                           "close what has it open, as a backup or a database browser, and try "
+                           "again")  # fmt: skip
     try:
         free = shutil.disk_usage(file.parent).free
     except OSError:

@@ -746,7 +746,7 @@ _OUTPUT = Page(
                 _text(
                     "output",
                     "Write to",
-                    "The file to write. Empty is beside the source.",
+                    "The file to write, or a folder. Empty is beside the source.",
                     "FilePath",
                 ),
                 _choice(

@@ -7,11 +7,14 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
 _SET_PARENT_DEATH_SIGNAL = 1
 _NICE = 10
+#: Where Linux keeps how modest all processes of this one's session are together.
+_SESSION = Path("/proc/self/autogroup")
 
 
 def die_with_parent(platform: str = sys.platform) -> None:
@@ -25,6 +28,18 @@ def die_with_parent(platform: str = sys.platform) -> None:
 
 def be_modest() -> None:
     """Leave the processor to the editor, which has a user in front of it."""
-    lower = psutil.BELOW_NORMAL_PRIORITY_CLASS if os.name == "nt" else _NICE
+    this = psutil.Process()
     with suppress(psutil.Error, OSError):
-        psutil.Process().nice(lower)
+        if os.name == "nt":
+            this.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+        else:
+            this.nice(max(_NICE, this.nice()))
+    # Linux may share the processor out among sessions, and only within each by priority.
+    if _leads_a_session():
+        with suppress(OSError):
+            _SESSION.write_text(str(_NICE), encoding="ascii")
+
+
+def _leads_a_session() -> bool:
+    """Whether this process' session was begun for it: nobody else's is to be made modest."""
+    return hasattr(os, "getsid") and os.getsid(0) == os.getpid()

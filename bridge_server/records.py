@@ -111,6 +111,8 @@ def read_picture(file: Path) -> Tensor:
     try:
         with confine.file(file) as name:
             data = np.frombuffer(name.read_bytes(), np.uint8)
+    except FileNotFoundError as error:
+        raise InvalidInput(f"the picture {file} is not there; correct its name.") from error
     except OSError as error:
         raise InvalidInput(f"{file} cannot be read: {error}") from error
     pixels = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if len(data) else None

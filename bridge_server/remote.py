@@ -158,7 +158,7 @@ def _start(place: Place, printed: Path) -> subprocess.Popen[bytes]:
     with printed.open("ab") as out:
         process = subprocess.Popen(
             [*words, *place.options], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-            cwd=printed.parent, env=_environ(), start_new_session=os.name != "nt",
+            cwd=printed.parent, env=environ(), start_new_session=os.name != "nt",
             creationflags=_APART,
         )  # fmt: skip
     _STARTED.append(process)
@@ -439,7 +439,7 @@ def _in_words(worker: Mapping[str, Any]) -> str:
     return (worker.get("device") or "the best device") + (f", {threads} threads" if threads else "")
 
 
-def _environ() -> dict[str, str]:
+def environ() -> dict[str, str]:
     """The environment of a server that works in another folder than this one."""
     told = dict(os.environ)
     for name in _PLACES:

@@ -131,6 +131,11 @@ _VALUES = {
 }
 
 
+def _in_words(value: object) -> str:
+    """A value as the user wrote it: of lists, their parts."""
+    return repr(", ".join(map(str, value)) if isinstance(value, tuple) else value)
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """What is different at one keyframe; in `Request.tracks`: from one frame on.
@@ -397,7 +402,9 @@ class Request:
         }
         for name, holds in rules.items():
             if not holds:
-                raise InvalidInput(f"{name}: {getattr(self, name)!r} cannot be; {_HELP[name]}")
+                raise InvalidInput(
+                    f"{name}: {_in_words(getattr(self, name))} cannot be; {_HELP[name]}"
+                )
 
     def table(self) -> dict[str, Any]:
         """Plain tables, lists and values: what `from_table` reads. Without what is as usual."""

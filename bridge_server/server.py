@@ -61,6 +61,10 @@ _WEIGHT = 2048
 _AT_ONCE, _PEERS = 64, 512
 #: Seconds between looks at what waits for slow clients; between tries to write the journal.
 _FLUSH, _JOURNAL_AGAIN = 0.02, 1.0
+#: What keeps the journal from being written for a while.
+_PASSING = (Code.NO_SPACE, Code.BUSY)
+#: Seconds between looks whether the endpoint file is still what was written.
+_AT_DOOR = 5.0
 #: Why a job comes forward again, for people.
 _SERVER_ENDED, _EDITED = "the server was ended", "it was changed, or resumed"
 #: Seconds between looks at what is old and may go.
@@ -173,6 +177,7 @@ class Server:
             self._spawn(self._tend())
             self._spawn(self._flush())
             self._spawn(self._tidy())
+            self._spawn(self._stay_found(at))
             if self.idle_end > 0:
                 self._spawn(self._end_when_idle())
             for number, door in enumerate(self.doors.open):
@@ -184,6 +189,7 @@ class Server:
         finally:
             signpost.remove(at, self.folder)
             await self._close(context, journal)
+            signpost.remove(at, self.folder)  # again: it may just have been renewed
 
     def stop(self) -> None:
         """End soon, in the event loop."""
@@ -217,6 +223,16 @@ class Server:
             elif time.monotonic() - self._busy > self.idle_end:
                 log.info("nothing to do for %.0f seconds", self.idle_end)
                 self._stop.set()
+
+    async def _stay_found(self, at: endpoint.Endpoint) -> None:
+        """Write the endpoint file again where it is gone or damaged: no other server will."""
+        while not self.ending:
+            await asyncio.sleep(_AT_DOOR)
+            try:
+                if await self.in_thread(lambda: not self.ending and _renewed(at, self.folder)):
+                    log.warning("the endpoint file in %s was written anew", self.folder)
+            except (OSError, BridgeError) as error:
+                log.error("the endpoint file cannot be written anew: %s", error)
 
     async def _tidy(self) -> None:
         """Let go of what is old, now and every hour."""
@@ -258,22 +274,22 @@ class Server:
         return await self._in(self._journal, within)
 
     async def persisted(self, change: Callable[[], T]) -> T:
-        """`journalled`, again and again while the disk is full: a worker's news are not lost.
+        """`journalled`, again and again while it cannot be written: a worker's news are not lost.
 
         Raises:
-            BridgeError: it is still full, and the server ends (no_space). What ran then is taken
-                up at the next start.
+            BridgeError: it still cannot, and the server ends (no_space, busy). What ran then is
+                taken up at the next start.
         """
         while not (done := await self._tried(change)):
             await asyncio.sleep(_JOURNAL_AGAIN)
         return done[0]
 
     async def _tried(self, change: Callable[[], T]) -> tuple[T, ...]:
-        """The result of a change; nothing where the disk is full."""
+        """The result of a change; nothing where the disk is full, or the file held by another."""
         try:
             return (await self.journalled(change),)
         except (sqlite3.OperationalError, BridgeError) as error:
-            if self.ending or (isinstance(error, BridgeError) and error.code is not Code.NO_SPACE):
+            if self.ending or (isinstance(error, BridgeError) and error.code not in _PASSING):
                 raise
             log.error("the journal cannot be written: %s", error)
             return ()
@@ -534,6 +550,15 @@ class Server:
                 self.subscribed()
 
 
+def _renewed(at: endpoint.Endpoint, folder: Path) -> bool:
+    """Make the endpoint file what it should be; whether it was not."""
+    with contextlib.suppress(BridgeError):
+        if endpoint.read([folder]) == at:
+            return False
+    signpost.write(at, folder)
+    return True
+
+
 def _concerns(event: Event, owner: str, peer: Peer, wanted: Subscribe) -> bool:
     """Whether a client is to be told of an event."""
     if not event.job:
@@ -687,10 +712,10 @@ class _Ledger:
 
         await self._server.persisted(learn)
 
-    async def crashed(self, running: Running, why: str) -> None:
+    async def crashed(self, running: Running, failure: BridgeError) -> None:
         jobs = self._server.jobs
         await self._server.persisted(
-            lambda: self._as_wished(running) or jobs.crashed(running.job, why)
+            lambda: self._as_wished(running) or jobs.crashed(running.job, failure)
         )
 
     async def interrupted(self, running: Running) -> None:

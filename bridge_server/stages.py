@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bridge_server import records, resolve
-from bridge_server.errors import OutsideFolders
+from bridge_server.errors import OutsideFolders, ResultsGone
 from bridge_server.events import Note, Preview, Progress, Watch
 from bridge_server.footage import Footage, Matte, coverage, painting, resized
 from bridge_server.job import Control, Job
@@ -44,9 +44,9 @@ from bridge_server.store import Store
 from fresco import planner, shots
 from fresco.callbacks import CancelToken, Step
 from fresco.control import ControlEstimator, Depth, Supplied, control_maps
-from fresco.errors import InvalidInput
+from fresco.errors import InvalidInput, is_out_of_memory
 from fresco.keyframes import measured
-from fresco.memory import Limits
+from fresco.memory import Limits, free_caches
 from fresco.propagate.parallel import Job as Interval
 from fresco.propagate.parallel import intervals
 from fresco.request import Keyframe, Options, Translation, keyframes
@@ -134,7 +134,8 @@ class Bench:
                 self.make(unit, desk)
                 self.job.check_sources()
             found = self.store.find(unit.key)
-            assert found is not None, "it was just written"
+            if found is None:  # it was just written
+                raise ResultsGone(f"results were removed from {self.store.folder} meanwhile.")
         return found
 
     @singledispatchmethod
@@ -205,6 +206,7 @@ class Bench:
             job.environment.torch_dtype,
             job.environment.device,
             unit.outsiders,
+            self.cancel.check,
         )
         facts = {"frames": found.frames, "limits": asdict(found.limits), "memory": found.peak,
                  "said": str(found)}  # fmt: skip
@@ -280,10 +282,12 @@ class Bench:
         assert self.job.spec is not None, "only asked for where something is translated"
         try:
             with confine.steady(_places(self.job.spec)):
-                return self.models.get(self.job.spec, self.job.settings.halves)
+                found = self.models.get(self.job.spec, self.job.settings.halves)
         except OutsideFolders:
             self.models.forget()  # what was read may be another's
             raise
+        self.cancel.check()  # to read it may have taken long
+        return found
 
     def options(self, ready: Ready, numbers: Sequence[int]) -> Options:
         """How a batch is run; its steps are told as shares of its keyframes."""
@@ -356,7 +360,7 @@ class Bench:
                 numbers=[styled.number],
                 settings=self.job.settings,
             )[0]
-            picture = painting(styled.file, styled.number, self.job.size)
+            picture = painting(styled.file, styled.number, self.job.clip)
             return blank.painted(self.job.size.fit(picture))
         found = records.read(
             self.place(styled),
@@ -370,20 +374,18 @@ class Bench:
         """Where a translated keyframe is.
 
         Raises:
-            InvalidInput: it was removed meanwhile.
+            ResultsGone: it was removed meanwhile.
         """
         folder = self.store.find(record.key)
         if folder is None:
-            raise InvalidInput(
-                f"keyframe {record.number} is gone from {self.store.folder}; run again."
-            )
+            raise ResultsGone(f"keyframe {record.number} is gone from {self.store.folder}.")
         return folder / str(record.number)
 
     def picture(self, styled: Styled) -> Tensor:
         """A styled keyframe at the working size, (3, height, width) in [0, 1]."""
         size = self.job.size
         if isinstance(styled, Painting):
-            picture = painting(styled.file, styled.number, size)
+            picture = painting(styled.file, styled.number, self.job.clip)
             return resized(picture, size.height, size.width)
         folder = self.place(styled)
         with _reading(folder):
@@ -399,7 +401,25 @@ class Bench:
         _write_frames(desk, frames)
 
     def propagate(self, units: Sequence[Propagate], workers: int) -> None:
-        """Make the intervals that are missing, `workers` at once; each is kept as it is done."""
+        """Make the intervals that are missing, `workers` at once; each is kept as it is done.
+
+        Where memory runs out, half as many are made at once, and that is said: the result is the
+        same.
+        """
+        while True:
+            try:
+                self._propagate_missing(units, workers)
+            except (RuntimeError, MemoryError) as error:
+                if workers == 1 or not is_out_of_memory(error):
+                    raise
+            else:
+                return
+            # Outside the except block: the traceback no longer holds the frames.
+            workers //= 2
+            self.watch(Note(f"memory ran out, so {workers} at once are propagated from here on"))
+            free_caches()
+
+    def _propagate_missing(self, units: Sequence[Propagate], workers: int) -> None:
         missing = [unit for unit in units if self.store.find(unit.key) is None]
         done = sum(unit.stop - unit.start for unit in units if unit not in missing)
         self.begin("propagate", done, sum(unit.stop - unit.start for unit in units))
@@ -478,6 +498,8 @@ def _reading(folder: Path) -> Generator[None]:
     """Say of a result that cannot be read what to do about it."""
     try:
         yield
+    except FileNotFoundError as error:
+        raise ResultsGone(f"{error.filename or folder} was removed during the work.") from error
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InvalidInput(
             f"the result in {folder} is damaged ({error}); remove the folder, and it is made anew."

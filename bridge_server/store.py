@@ -29,7 +29,7 @@ from typing import Any
 
 import psutil
 
-from bridge_server.errors import NotEnoughSpace
+from bridge_server.errors import NotEnoughSpace, ResultsGone
 from bridge_server.media.parts import to_disk
 from fresco.errors import InvalidInput
 
@@ -193,6 +193,7 @@ class Store:
 
         Raises:
             NotEnoughSpace: the disk is full.
+            ResultsGone: the store was removed meanwhile.
         """
         desk = self._desk()
         try:
@@ -203,9 +204,12 @@ class Store:
             self._put(desk, self._place(key))
             self._kept(key)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise NotEnoughSpace(f"the disk with the results, {self.folder}, is full.") from error
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                full = f"the disk with the results, {self.folder}, is full."
+                raise NotEnoughSpace(full) from error
+            if isinstance(error, FileNotFoundError) and not desk.exists():
+                raise ResultsGone(f"{self.folder} was removed during the work.") from error
+            raise
         finally:
             shutil.rmtree(desk, ignore_errors=True)
 

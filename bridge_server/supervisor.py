@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, Protocol, cast
 from bridge_server import pipe
 from bridge_server.forecast import Forecast
 from bridge_server.journal import Row
+from host_plugins.link.errors import BridgeError, Code
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,14 @@ _LOOK = 1.0
 _ASLEEP = 10.0
 #: Wishes for a running job; a later one beats an earlier one of no more weight.
 _WEIGHT = {"": 0, "queued": 1, "paused": 2, "cancelled": 3}
+#: What to do where a job ends its workers.
+_NO_MEMORY = (
+    "choose a smaller size or fewer keyframes per batch, or close other programs; then retry"
+)
+_NO_ANSWER = "see whether all its files can be read, also those on a network; then retry"
+_DEFECT = (
+    "see `fresco-bridge doctor` and `fresco-bridge logs JOB`; a smaller size may help; then retry"
+)
 #: Of Windows: keeps Ctrl-C in the server's terminal from the workers.
 _APART: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 
@@ -84,8 +93,8 @@ class Ledger(Protocol):
         """Take over what a worker tells of a job."""
         ...
 
-    async def crashed(self, running: Running, why: str) -> None:
-        """Take over that a worker ended at a job."""
+    async def crashed(self, running: Running, failure: BridgeError) -> None:
+        """Take over that a worker ended at a job, and what its user may do where that goes on."""
         ...
 
     async def interrupted(self, running: Running) -> None:
@@ -300,7 +309,8 @@ class Supervisor:
         forecast.speeds = await self._ledger.speeds()
         self._send(slot, {"do": "run", "job": row.id, "revision": row.revision,
                           "request": request, "folder": str(folder),
-                          "uploaded": uploaded, "roots": list(roots)})  # fmt: skip
+                          "uploaded": uploaded, "roots": list(roots),
+                          "crashes": row.crashes})  # fmt: skip
         if running.wish:  # it was stopped meanwhile
             self._send(slot, {"do": "stop", "job": row.id})
 
@@ -334,7 +344,8 @@ class Supervisor:
         if slot.mouth is not None:
             slot.mouth.close()
         slot.process = slot.mouth = None
-        why = slot.why or _cause(code)
+        failure = BridgeError(Code.INTERNAL, slot.why, _NO_ANSWER) if slot.why else _cause(code)
+        why = failure.message
         if not self._ending:
             at = slot.running.job if slot.running else "no job"
             log.error("worker %d ended at %s: %s", process.pid, at, why)
@@ -343,15 +354,15 @@ class Supervisor:
                 slot.trouble = f"no worker can be started: {why}; {more}"
         try:
             if slot.running is not None:
-                await self._lost(slot.running, why)
+                await self._lost(slot.running, failure)
         finally:
             slot.running = None  # told first: until then the job is neither here nor there
 
-    async def _lost(self, running: Running, why: str) -> None:
+    async def _lost(self, running: Running, failure: BridgeError) -> None:
         if self._ending:
             await self._ledger.interrupted(running)
         else:
-            await self._ledger.crashed(running, why)
+            await self._ledger.crashed(running, failure)
 
     # ---------------------------------------------------------------------------------- the watch
 
@@ -461,13 +472,15 @@ async def _settled(tasks: Sequence[asyncio.Task[None]], seconds: float) -> None:
         await asyncio.wait(tasks, timeout=seconds)
 
 
-def _cause(code: int) -> str:
-    """Say in words why a process ended."""
+def _cause(code: int) -> BridgeError:
+    """Say in words why a process ended, and what may be done about it."""
     if code == -signal.SIGTERM or code == 0:
-        return "the worker was ended"
+        return BridgeError(Code.INTERNAL, "the worker was ended", "retry goes on where it was")
     killed = getattr(signal, "SIGKILL", None)
     if killed is not None and code == -killed:
-        return "the worker was killed, perhaps because the machine's memory ran out"
+        why = "the worker was killed, perhaps because the machine's memory ran out"
+        return BridgeError(Code.OUT_OF_MEMORY, why, _NO_MEMORY)
     if code < 0:
-        return f"the worker crashed ({signal.Signals(-code).name})"
-    return f"the worker ended with code {code}"
+        why = f"the worker crashed ({signal.Signals(-code).name})"
+        return BridgeError(Code.INTERNAL, why, _DEFECT)
+    return BridgeError(Code.INTERNAL, f"the worker ended with code {code}", _DEFECT)

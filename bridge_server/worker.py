@@ -4,7 +4,7 @@ It is told what to do over its standard input, and tells what happens over its s
 (`pipe`). It computes in its main thread; another one listens, so that it can be stopped at any
 poll. When the server is gone, so is the input, and the worker ends.
 
-Told: {do: "run", job, request, revision, folder, uploaded, roots}, {do: "stop", job},
+Told: {do: "run", job, request, revision, folder, uploaded, roots, crashes}, {do: "stop", job},
 {do: "watch", previews}.
 Tells: {tell: "broken" | "ready" | "alive" | "settled" | "planned" | "kept" | "progress" |
 "keyframe" | "preview" | "note" | "ended", job, ...}.
@@ -41,7 +41,7 @@ from bridge_server import (
     records,
     request,
 )
-from bridge_server.environment import here
+from bridge_server.environment import Environment, here
 from bridge_server.footage import resized
 from bridge_server.job import settle
 from bridge_server.media import confine
@@ -60,6 +60,8 @@ _BEAT, _PREVIEWS = 1.0, 0.4
 _GRACE = 2.0
 #: Pixels of the long side, and quality, of pictures that are shown while a job runs.
 _SHOWN, _QUALITY = 512, 88
+#: Workers that ended at a job, one after the other, from which on it plans with less memory.
+_TOO_MUCH = 2
 
 
 class _Polled(CancelToken):
@@ -81,6 +83,7 @@ class _Task:
     folder: of the job, for its log and what must be remembered
     uploaded: the clip is the server's, so the result must not be beside it
     roots: folders that the owner is bound to; none: to none
+    crashes: workers that ended at it since it last came forward
     """
 
     job: str
@@ -89,6 +92,7 @@ class _Task:
     folder: Path
     uploaded: bool
     roots: tuple[Path, ...] = ()
+    crashes: int = 0
     token: _Polled = field(default_factory=_Polled)
 
 
@@ -136,6 +140,7 @@ class Worker:
                 Path(message["folder"]),
                 message["uploaded"],
                 tuple(map(Path, message["roots"])),
+                message["crashes"],
             )
             self._task = task  # from now on it can be stopped
             self._tasks.put(task)
@@ -193,8 +198,9 @@ class Worker:
         wanted = _again(request.from_table(task.request), task.folder)
         task.token.check()
         folder = task.folder if task.uploaded else None
-        job = settle(wanted, self._place, settings, task.token, folder)
-        self._tell("settled", job=task.job, output=str(job.output), notes=list(job.notes),
+        place, notes = _cautious(self._place, task.crashes)
+        job = settle(wanted, place, settings, task.token, folder)
+        self._tell("settled", job=task.job, output=str(job.output), notes=[*job.notes, *notes],
                    span=[job.span.start, job.span.stop],
                    work=forecast.work(job, warm=job.model == self._warm))  # fmt: skip
         self._warm = job.model or self._warm
@@ -235,6 +241,18 @@ class Worker:
         jpegs = [_jpeg(picture) for picture in event.picture()]
         self._tell("preview", job=task.job, frames=list(event.numbers), step=event.step,
                    last=event.last, jpegs=jpegs)  # fmt: skip
+
+
+def _cautious(place: Environment, crashes: int) -> tuple[Environment, list[str]]:
+    """Plan with half the memory where it may have been too little, and say so; then with less."""
+    if crashes < _TOO_MUCH:
+        return place, []
+    smaller = replace(place, memory=place.memory >> (crashes - _TOO_MUCH + 1))
+    note = (
+        f"{crashes} workers ended at this, perhaps for want of memory; it is planned with "
+        f"{smaller.memory / 1e9:.1f} GB now"
+    )
+    return smaller, [note]
 
 
 def _rows(outcome: Outcome) -> list[dict[str, str]]:

@@ -38,6 +38,10 @@ _OUT_OF_MEMORY = (
     "can't allocate memory",
     "status_alloc_failed",
     "bad_alloc",
+    "can't start new thread",
+    # oneDNN, of a convolution or product for which it has no room; of one that it does not know it
+    # says "primitive descriptor".
+    "could not create a primitive\n",
 )
 
 
@@ -45,5 +49,5 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` was raised for want of memory, on whichever device."""
     if isinstance(error, MemoryError):
         return True
-    text = str(error).lower()
+    text = f"{str(error).lower()}\n"
     return isinstance(error, RuntimeError) and any(words in text for words in _OUT_OF_MEMORY)

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fresco.attention import PATH_SCALES, UNIQUE_SCALES, AttentionGuidance, guided_attention
+from fresco.callbacks import never_stop
 from fresco.correspondence import Correspondence
 from fresco.errors import OutOfMemory
 from fresco.guidance import FeatureGuidance, guided_features
@@ -107,12 +108,15 @@ def plan(
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
     outsiders: int = 0,
+    poll: Callable[[], None] = never_stop,
 ) -> Forecast:
     """Choose limits, and a batch of at most `frames`, that fit into `budget` bytes.
 
     The batch is kept as large as can be, the blocks next: smaller blocks cost little time, a
     smaller batch costs coherence. It is counted with its anchors, and never made smaller than
     what the last batch of a clip may grow to (`fresco.batches.plan`).
+
+    poll: called before each operator that is rehearsed; what it raises ends the planning
 
     Raises:
         OutOfMemory: nothing fits; the message says what the smallest would take.
@@ -122,7 +126,7 @@ def plan(
     smallest: Forecast | None = None
     for count in _batch_sizes(frames):
         rehearsal = _Rehearsal(
-            twin, (height, width), count, settings or Settings(), kind, outsiders
+            twin, (height, width), count, settings or Settings(), kind, outsiders, poll
         )
         for limits in _ladder():
             smallest = rehearsal.forecast(limits)
@@ -164,7 +168,9 @@ class _Rehearsal:
         settings: Settings,
         kind: str,
         outsiders: int,
+        poll: Callable[[], None] = never_stop,
     ) -> None:
+        self.poll = poll
         self.twin, self.model, self.size, self.frames = twin, twin.model, size, frames
         self.settings, self.kind, self.outsiders = settings, kind, outsiders
         config, scale = self.model.unet.config, self.model.latent_scale
@@ -256,7 +262,7 @@ class _Rehearsal:
 
     def peak(self, work: Callable[[], Any]) -> int:
         """Run `work` and return the most bytes that it held at once."""
-        with torch.no_grad(), _StorageCount(self.kind) as count, _AttentionWithoutMaps():
+        with torch.no_grad(), _StorageCount(self.kind, self.poll) as count, _AttentionWithoutMaps():
             work()
         return count.peak
 
@@ -301,8 +307,9 @@ class _FeatureSketch(FeatureGuidance):
 class _StorageCount(TorchDispatchMode):
     """Counts the bytes of all storages that appear inside the ``with`` block, while they live."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, poll: Callable[[], None] = never_stop) -> None:
         super().__init__()
+        self.poll = poll
         self.kind, self.live, self.peak = kind, 0, 0
         self._known: set[int] = set()
 
@@ -314,6 +321,7 @@ class _StorageCount(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Run an operator and count what it made."""
+        self.poll()
         result = func(*args, **(kwargs or {}))
         inside = self._inside(func, args, result)
         for leaf in tree_leaves(result):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -76,7 +76,7 @@ class Run:
     def translate(self) -> Translation:
         """Denoise, decode, and give each new keyframe its result."""
         model = self.model
-        with torch.no_grad(), polled(self.options.cancel, model.vae.encoder, model.vae.decoder):
+        with torch.no_grad(), polled(self.options.cancel, *_parts(model)):
             sources = self.stacked([keyframe.source for keyframe in self.all])
             self.clean = self.encode(sources)
             self.noise = self.given_noise or self.seeded()
@@ -293,6 +293,14 @@ class Run:
             for place, image in zip(places, images, strict=True)
         ]
         return Translation(tuple(done), tuple(self.budget.shrunk), self.budget.limits)
+
+
+def _parts(model: Model) -> Iterator[nn.Module]:
+    """The VAE's halves, and every block of the networks that run at each step."""
+    yield from (model.vae.encoder, model.vae.decoder)
+    for network in (model.unet, *model.controlnets):
+        for part in network.children():
+            yield from part if isinstance(part, nn.ModuleList) else (part,)
 
 
 def _check(

@@ -50,12 +50,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pictures", type=int, default=900, help="source pictures per shard")
     parser.add_argument("--steps", type=int, help="steps of this stage, counted from its beginning")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop the stage after this time")
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, help="pictures of one step of this stage")
     parser.add_argument(
         "--size", type=int, default=128, help="pixels of the diffusion stage's crops"
     )
     parser.add_argument("--rate", type=float, help="learning rate of this stage")
-    parser.add_argument("--decay", type=int, default=0, help="last steps, with a falling rate")
+    parser.add_argument("--decay", type=int, help="last steps, with a falling rate")
     parser.add_argument(
         "--restyle", action="store_true", help="draw the styles of existing shards anew"
     )
@@ -70,14 +70,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _run(options: argparse.Namespace, name: str, steps: int, rate: float) -> Run:
+def _run(
+    options: argparse.Namespace, name: str, steps: int, rate: float, batch: int, decay: int = 0
+) -> Run:
+    """The stage's own figures, where the command line has no others."""
     return Run(
         folder=options.work / "runs" / name,
         steps=options.steps or steps,
-        batch=options.batch,
+        batch=options.batch or batch,
         rate=options.rate or rate,
         seed=options.seed,
-        decay=options.decay,
+        decay=decay if options.decay is None else options.decay,
         minutes=options.minutes,
     )
 
@@ -97,7 +100,7 @@ def data(options: argparse.Namespace) -> None:
         fetch(cache)
         document.write(cache, Path(__file__).with_name("SOURCES.md"))
     if not (_held(options) / "facts.json").exists():
-        pool.build(cache, _held(options), 48, "held", options.seed + 999)
+        pool.build(cache, _held(options), min(48, options.pictures), "held", options.seed + 999)
     for number, shard in enumerate(_shards(options)):
         if not (shard / "facts.json").exists():
             pool.build(cache, shard, options.pictures, "train", options.seed + number + 1)
@@ -111,7 +114,7 @@ def data(options: argparse.Namespace) -> None:
 def train_autoencoder(options: argparse.Namespace) -> None:
     """Trains the autoencoder, or with --decoder-only and --start its decoder alone."""
     name = "decoder" if options.decoder_only else "autoencoder"
-    run = _run(options, name, 8500, 1.5e-3)
+    run = _run(options, name, 8500, 1.5e-3, 16)
     crop = min(options.size, 64)
     autoencoder.train(run, _shards(options), crop, options.start, options.decoder_only)
     curves.draw(run.folder / "log.csv", run.folder / "curves.png")
@@ -137,32 +140,48 @@ def encode(options: argparse.Namespace) -> None:
 
 def train_diffusion(options: argparse.Namespace) -> None:
     """Trains U-Net, ControlNet and text encoder."""
-    run = _run(options, "diffusion", 40_000, 5e-4)
-    mixture = latents.Mixture(size=options.size)
-    diffusion.train(run, _shards(options), mixture, options.start, _vae(options))
+    run = _run(options, "diffusion", 40_000, 5e-4, 16)
+    _diffuse(options, run, options.size, options.start)
+
+
+def refine(options: argparse.Namespace) -> None:
+    """Trains them on at the size that they are meant for, in the end with a falling rate."""
+    run = _run(options, "refine", 5350, 3e-4, 4, decay=1500)
+    _diffuse(options, run, 256, options.start or options.work / "runs/diffusion/average")
+
+
+def _diffuse(options: argparse.Namespace, run: Run, size: int, start: Path | None) -> None:
+    diffusion.train(run, _shards(options), latents.Mixture(size=size), start, _vae(options))
     curves.draw(run.folder / "log.csv", run.folder / "curves.png")
 
 
 def train_classifier(options: argparse.Namespace) -> None:
     """Trains the judge of styles and prints its accuracy on held-out pictures."""
-    run = _run(options, "classifier", 4000, 2e-3)
+    run = _run(options, "classifier", 2600, 2e-3, 42)
     classifier.train(run, _shards(options), _vae(options))
+    curves.draw(run.folder / "log.csv", run.folder / "curves.png")
     table = classifier.measure(run.folder / "classifier.safetensors", _held(options))
     (run.folder / "accuracy.json").write_text(json.dumps(table, indent=1))
     log.info("accuracy on held-out pictures: %s", table)
 
 
+def _networks(options: argparse.Namespace) -> Path:
+    """The newest averaged weights of the diffusion model."""
+    places = [options.work / "runs" / name / "average" for name in ("refine", "diffusion")]
+    return next(place for place in places if (place / "model_index.json").exists())
+
+
 def export(options: argparse.Namespace) -> None:
     """Copies the averaged weights to `weights/`, with the newest decoder."""
     target = options.work / "weights"
-    shutil.copytree(options.work / "runs/diffusion/average", target, dirs_exist_ok=True)
+    shutil.copytree(_networks(options), target, dirs_exist_ok=True)
     shutil.copytree(_vae(options), target / "vae", dirs_exist_ok=True)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     log.info("%s: %.1f MB", target, size / 1e6)
 
 
 def _painter(options: argparse.Namespace) -> Painter:
-    return Painter(options.start or options.work / "runs/diffusion/average")
+    return Painter(options.start or _networks(options))
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -177,17 +196,18 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 def contact_sheet(options: argparse.Namespace) -> None:
     """Draws a contact sheet of held-out pictures."""
-    pictures = np.load(_held(options) / "source.npy")[[0, 16, 30, 35, 39, 43]]
-    target = options.output or options.work / "runs/diffusion/sheet.png"
+    pictures = np.load(_held(options) / "source.npy")[::8]
+    target = options.output or options.work / "runs/sheet.png"
     sheet.write(sheet.draw(_painter(options), pictures, _settings(options)), target)
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Measures style recognition and the agreement of edges on held-out pictures."""
+    """Measures recognition, the agreement of edges and the autoencoder on held-out pictures."""
     model = classifier.load(options.work / "runs/classifier/classifier.safetensors")
     pictures = np.load(_held(options) / "source.npy")[: options.count]
     table = judge.judge(_painter(options), model, pictures, _settings(options))
-    (options.work / "runs/diffusion/judge.json").write_text(json.dumps(table, indent=1))
+    table["autoencoder"] = autoencoder.measure(_vae(options), _held(options))
+    (options.work / "runs/judge.json").write_text(json.dumps(table, indent=1))
     log.info("%s", json.dumps(table, indent=1))
 
 
@@ -202,6 +222,7 @@ STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "encode": encode,
     "classifier": train_classifier,
     "diffusion": train_diffusion,
+    "refine": refine,
     "export": export,
     "sheet": contact_sheet,
     "judge": evaluate,

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import time
 from pathlib import Path
 
 import numpy as np
@@ -168,8 +167,8 @@ def train(
     progress = loop.restore(last, modules, optimiser, average) if last.exists() else loop.Progress()
     crops = Crops(shards, crop, run.seed + progress.step)
     journal = loop.Journal(run.folder / "log.csv")
-    deadline = time.monotonic() + 60 * run.minutes
-    while progress.step < run.steps and time.monotonic() < deadline:
+    clock = loop.Clock(run.minutes)
+    while progress.step < run.steps and not clock.over:
         optimiser.param_groups[0]["lr"] = run.rate_at(progress.step, progress.started)
         journal.add(**_step(model, trained, optimiser, crops.batch(run.batch)))
         average.update()

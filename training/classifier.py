@@ -142,35 +142,50 @@ def _freeze_statistics(model: nn.Module) -> None:
 
 
 def train(run: loop.Run, shards: list[Path], autoencoder: Path) -> None:
-    """Trains and writes `classifier.safetensors`."""
+    """Trains until the steps or the minutes are used up; continues where the folder stands.
+
+    Writes `classifier.safetensors`, the averaged weights in half precision.
+    """
     torch.manual_seed(run.seed)
     model = Classifier()
     opened = [Shard.open(shard) for shard in shards]
     vae = AutoencoderTiny.from_pretrained(autoencoder).to(memory_format=torch.channels_last).eval()
-    rng = np.random.default_rng(run.seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=run.rate, fused=True)
     average = loop.Average([model], 0.998)
     run.folder.mkdir(parents=True, exist_ok=True)
-    journal = loop.Journal(run.folder / "log.csv")
-    for step in range(run.steps):
-        optimiser.param_groups[0]["lr"] = run.rate_at(step, 0)
-        together = step < TOGETHER * run.steps
+    last, modules = run.folder / "last.pt", {"classifier": model}
+    progress = loop.restore(last, modules, optimiser, average) if last.exists() else loop.Progress()
+    rng = np.random.default_rng(run.seed + progress.step)
+    journal, clock = loop.Journal(run.folder / "log.csv"), loop.Clock(run.minutes)
+    while progress.step < run.steps and not clock.over:
+        optimiser.param_groups[0]["lr"] = run.rate_at(progress.step, progress.started)
+        together = progress.step < TOGETHER * run.steps
         if not together:
             _freeze_statistics(model)
-        images, labels = _batch(
-            opened[int(rng.integers(len(opened)))], vae, run.batch, together, rng
-        )
-        scores = model(images)
-        value = F.cross_entropy(scores, labels, label_smoothing=0.05)
-        optimiser.zero_grad()
-        value.backward()
-        optimiser.step()
+        shard = opened[int(rng.integers(len(opened)))]
+        journal.add(**_step(model, optimiser, _batch(shard, vae, run.batch, together, rng)))
         average.update()
-        journal.add(loss=value.item(), accuracy=(scores.argmax(1) == labels).float().mean().item())
-        if step % 100 == 99:
-            log.info("classifier %d: %s", step + 1, journal.flush(step + 1))
+        progress.step += 1
+        if progress.step % 100 == 0:
+            log.info("classifier %d: %s", progress.step, journal.flush(progress.step))
+        if progress.step % run.save_every == 0:
+            loop.save(last, modules, optimiser, average, progress)
+    loop.save(last, modules, optimiser, average, progress)
     average.swap()
     save_model(model.half(), str(run.folder / "classifier.safetensors"))
+
+
+def _step(
+    model: Classifier, optimiser: torch.optim.Optimizer, batch: tuple[torch.Tensor, torch.Tensor]
+) -> dict[str, float]:
+    images, labels = batch
+    scores = model(images)
+    value = F.cross_entropy(scores, labels, label_smoothing=0.05)
+    optimiser.zero_grad()
+    value.backward()
+    optimiser.step()
+    accuracy = (scores.argmax(1) == labels).float().mean()
+    return {"loss": value.item(), "accuracy": accuracy.item()}
 
 
 def load(path: Path) -> Classifier:

@@ -14,7 +14,9 @@ import numpy as np
 
 
 def draw(journal: Path, target: Path) -> None:
-    """One panel per column of the CSV file, over the steps, with a running mean."""
+    """One panel per column of the CSV file, over the steps, with a running mean; if it has rows."""
+    if not journal.exists():
+        return
     with journal.open() as file:
         rows = list(csv.DictReader(file))
     names = [name for name in rows[0] if name not in ("step", "seconds", "norm")]

@@ -45,7 +45,8 @@ class Writer:
     ) -> None:
         """Check what can be checked before the work.
 
-        profile: of `profiles.PROFILES`; what an editor wants back for `clip` where None
+        profile: of `profiles.PROFILES`; where None, what an editor wants back for `clip` in such a
+            file as `target`
         accept: of `LOSSES`, what the result may lack
         publishing: is told of the verified parts and their targets, just before they get there
 
@@ -55,12 +56,14 @@ class Writer:
             MissingEncoder: PyAV was built without the profile's encoder.
             NotWritten: the target exists and `overwrite` is not set, or is the source.
         """
-        chosen = profiles.named(profile) if profile else profiles.default(clip)
+        chosen = profiles.named(profile) if profile else profiles.default(clip, target)
         span = clip.span(start, stop)
         self._job = Job(target, clip, span, chosen, frozenset(accept), overwrite)
         self._cancel, self._publishing = cancel or CancelToken(), publishing
         _check(self._job)
         self.form: Form = profiles.form(clip, chosen)
+        if not chosen.images:
+            File(self._job, self.form, rehearsal=True).discard()
         self.report: Report | None = None
         self._sink: File | Images | None = None
         self._written = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import av
 from av.codec.codec import UnknownCodecError
@@ -47,6 +48,8 @@ class Profile:
 
 _DNX_SMALLEST = (256, 120)
 _FILES = ("mp4", "mov", "matroska")
+#: Sound that MP4 and MKV hold, and MOV does not.
+_MP4_SOUND = frozenset({"flac", "opus", "truehd", "vorbis"})
 _DNX_CONTAINERS = ("mov",)
 
 #: By name, in the order of the documentation. Quality is set where an editor sees no difference.
@@ -129,22 +132,44 @@ def named(name: str) -> Profile:
     return PROFILES[name]
 
 
-def default(clip: Clip) -> Profile:
-    """Return what an editor wants back for `clip`.
+def default(clip: Clip, target: Path | None = None) -> Profile:
+    """Return what an editor wants back for `clip`, or, where `target` cannot hold that, as near.
 
     Images come back as such images, lossless as lossless, an editing codec as the same; alpha
     needs ProRes 4444; H.264 and HEVC come back as what they are, unless they are 4:4:4 or of an odd
     size, which editors do not read: ProRes then. VP9 and AV1 come back as H.264, or HEVC where
     they have more than 8 bits.
     """
+    wanted = _wanted(clip)
+    container = SUFFIXES.get(target.suffix.lower()) if target else None
+    if container is None or container in wanted.containers:
+        return wanted
+    return PROFILES[_held(clip, container)]
+
+
+def _held(clip: Clip, container: str) -> str:
+    """The profile that keeps most of `clip` in a container that does not hold the wanted one."""
+    if container == "mp4":
+        return "h264" if clip.layout.bits == 8 else "hevc"
+    if container == "matroska" and clip.files:
+        return "ffv1"
+    if container in _FILES:
+        return "prores-4444" if clip.alpha or _full_chroma(clip) else "prores-422-hq"
+    return container
+
+
+def _full_chroma(clip: Clip) -> bool:
+    return clip.layout.family is not Family.GRAY and clip.layout.shift == (0, 0)
+
+
+def _wanted(clip: Clip) -> Profile:
     if clip.files:
         return PROFILES[clip.container]
     if clip.codec == "ffv1":
         return PROFILES["ffv1"]
     if clip.codec == "dnxhd" and not clip.alpha:
         return PROFILES[_dnx(clip)]
-    full = clip.layout.family is Family.RGB or clip.layout.shift == (0, 0)
-    if clip.alpha or (full and clip.layout.family is not Family.GRAY):
+    if clip.alpha or _full_chroma(clip):
         return PROFILES["prores-4444"]
     odd = clip.width % 2 or clip.height % 2
     if clip.codec == "prores" or odd or clip.codec not in ("h264", "hevc", "vp9", "av1"):
@@ -165,14 +190,17 @@ def _dnx(clip: Clip) -> str:
 
 
 def suffix(clip: Clip, profile: Profile) -> str:
-    """Return the suffix of the file that `profile` is best written to for `clip`."""
+    """Return the suffix of the file that `profile` is best written to for `clip` with its sound."""
+    sound = {track.codec for track in clip.audio}
     names = {"mp4": ".mp4", "mov": ".mov", "matroska": ".mkv"}
     if profile.images:
         return clip.files[0].suffix if clip.container in profile.containers else f".{profile.name}"
+    fitting = [each for each in profile.containers if each != "mov" or _MP4_SOUND.isdisjoint(sound)]
+    fitting = fitting or list(profile.containers)
     own = clip.container
-    if own in profile.containers and (clip.pixel_aspect == 1 or holds_aspect(profile, own)):
+    if own in fitting and (clip.pixel_aspect == 1 or holds_aspect(profile, own)):
         return names[own]
-    return names[profile.containers[0]]
+    return names[fitting[0]]
 
 
 def holds_aspect(profile: Profile, container: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import shutil
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
@@ -79,6 +80,10 @@ def refusals(
             raise NotEnoughSpace(
                 f"{target.name} does not fit on the disk; make room and try again."
             ) from error
+        if not target.parent.is_dir():
+            raise NotWritten(
+                f"the folder {target.parent} is not there any more; make it, or choose another."
+            ) from error
         raise NotWritten(f"{target} cannot be written: {error}") from error
 
 
@@ -108,9 +113,12 @@ def _muxer(job: Job) -> dict[str, str]:
 
 
 class File:
-    """A container being written beside its target."""
+    """A container being written beside its target.
 
-    def __init__(self, job: Job, form: Form) -> None:
+    rehearsal: begin it in memory, to hear before the work what the container refuses
+    """
+
+    def __init__(self, job: Job, form: Form, rehearsal: bool = False) -> None:
         self._job, self._form = job, form
         self._copier: audio.Copier | None = None
         self._out: OutputContainer | None = None
@@ -118,12 +126,13 @@ class File:
         self._base, self._offset = _clock(job.clip, lead)
         self._open_until = ExitStack()
         self._folder = self._open_until.enter_context(confine.folder(job.target.parent))
-        parts.sweep(self._folder)
+        if not rehearsal:
+            parts.sweep(self._folder)
         self.path = parts.name(self._folder, job.target.suffix)
         try:
             with refusals(job.target):
                 self._out = av.open(
-                    str(self.path.absolute()),
+                    io.BytesIO() if rehearsal else str(self.path.absolute()),
                     "w",
                     format=_container(job),
                     options=_muxer(job),
@@ -146,7 +155,8 @@ class File:
             sound = ", ".join(track.codec for track in job.clip.audio)
             sound = sound and f" with sound {sound}; a file ending in .mkv holds most kinds of it"
             raise UnsupportedMedia(
-                f"{job.target.name} cannot be begun as {job.profile.name}{sound} ({error})."
+                f"{job.target.name} cannot be begun as {job.profile.name}{sound} "
+                f"({error.strerror})."
             ) from error
 
     def _chapters(self, out: OutputContainer) -> None:

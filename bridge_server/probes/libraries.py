@@ -14,6 +14,7 @@ _PACKAGES = {
     "libglib-2.0.so.0": ("libglib2.0-0", "glib2"),
     "libEGL.so.1": ("libegl1", "libglvnd-egl"),
     "libxkbcommon.so.0": ("libxkbcommon0", "libxkbcommon"),
+    "libX11.so.6": ("libx11-6", "libX11"),
     "libdbus-1.so.3": ("libdbus-1-3", "dbus-libs"),
     "libfontconfig.so.1": ("libfontconfig1", "fontconfig"),
     "libxcb-cursor.so.0": ("libxcb-cursor0", "xcb-util-cursor"),

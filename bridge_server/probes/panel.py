@@ -9,10 +9,11 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from bridge_server.probes import libraries
+from bridge_server.probes import libraries, versions
 from bridge_server.probes.finding import Finding, State
 
 AREA = "panel"
+EXTRA = "panel"
 
 
 def qt(
@@ -20,8 +21,14 @@ def qt(
     load: Callable[[str], Any] = import_module,
 ) -> Iterator[Finding]:
     """Whether Qt is there, and loads."""
+    unfit = next(versions.extra(EXTRA), None)
     if installed("PySide6") is None:
-        yield Finding(AREA, "qt", State.NOTE, "PySide6 is not installed; only the panel needs it")
+        text = "PySide6 is not installed; only the panel needs it"
+        hint = unfit.hint if unfit else "pip install PySide6-Essentials"
+        yield Finding(AREA, "qt", State.NOTE, text, hint)
+        return
+    if unfit:
+        yield Finding(AREA, unfit.subject, State.PROBLEM, unfit.text, unfit.hint)
         return
     try:
         load("PySide6.QtWidgets")

@@ -7,11 +7,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module, metadata, util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import bridge_server
 from bridge_server.probes import libraries
 from bridge_server.probes.finding import Finding, State
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 AREA = "versions"
 DISTRIBUTION = "fresco-bridge"
@@ -67,29 +70,56 @@ def requirements(
 
     declared: requirements as a package's metadata has them; ours where None
     """
-    from packaging.requirements import Requirement
-
     if declared is None:
         try:
             declared = metadata.requires(DISTRIBUTION) or []
         except metadata.PackageNotFoundError:
             return
+    needed = _needed(declared, "")
+    bad = list(_unfit(needed, installed))
+    yield from bad
+    if not bad:
+        text = f"all {len(needed)} packages that are needed are there, and new enough"
+        yield Finding(AREA, "requirements", State.OK, text)
+
+
+def extra(
+    name: str,
+    declared: Sequence[str] | None = None,
+    installed: Callable[[str], str] = metadata.version,
+) -> Iterator[Finding]:
+    """What an extra needs that is not there, or of another version; nothing where all is well.
+
+    declared: as of `requirements`
+    """
+    if declared is None:
+        try:
+            declared = metadata.requires(DISTRIBUTION) or []
+        except metadata.PackageNotFoundError:
+            return
+    base = {each.name for each in _needed(declared, "")}
+    needed = [each for each in _needed(declared, name) if each.name not in base]
+    yield from _unfit(needed, installed)
+
+
+def _needed(declared: Sequence[str], extra: str) -> list[Requirement]:
+    """The requirements that count on this machine."""
+    from packaging.requirements import Requirement
+
     wanted = [Requirement(text) for text in declared]
-    needed = [each for each in wanted if not each.marker or each.marker.evaluate({"extra": ""})]
-    bad = 0
+    return [each for each in wanted if not each.marker or each.marker.evaluate({"extra": extra})]
+
+
+def _unfit(needed: Sequence[Requirement], installed: Callable[[str], str]) -> Iterator[Finding]:
     for each in needed:
         try:
             found = installed(each.name)
         except metadata.PackageNotFoundError:
             found = ""
         if not found or not each.specifier.contains(found, prereleases=True):
-            bad += 1
             text = f"{each.specifier or 'any version'} is needed, {found or 'none'} is installed"
             hint = f'pip install "{each.name}{each.specifier}"'
             yield Finding(AREA, each.name, State.PROBLEM, text, hint)
-    if not bad:
-        text = f"all {len(needed)} packages that are needed are there, and new enough"
-        yield Finding(AREA, "requirements", State.OK, text)
 
 
 def library(

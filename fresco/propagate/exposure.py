@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from fresco.callbacks import never_stop
 from fresco.flow import FlowEstimator
 from fresco.propagate.sampling import halved, sample
 
@@ -18,15 +20,20 @@ _USABLE = 0.05, 0.95
 _ENOUGH = 0.05
 
 
-def levelled(frames: Tensor, flow: FlowEstimator) -> Tensor:
+def levelled(frames: Tensor, flow: FlowEstimator, poll: Callable[[], None] = never_stop) -> Tensor:
     """Return (M, 3, H, W) with the exposure of its middle frame; what that blows out is clipped.
 
     Flicker and fades are taken for one gain per frame and channel; shadows that move are not.
+
+    poll: called before each frame is compared with the one before
     """
     small = frames
     while min(small.shape[-2:]) >= 2 * _SIDE:
         small = halved(small)
-    steps = [_step(before, frame, flow) for before, frame in pairwise(small.split(1))]
+    steps: list[Tensor] = []
+    for before, frame in pairwise(small.split(1)):
+        poll()
+        steps.append(_step(before, frame, flow))
     gains = torch.stack((frames.new_zeros(3), *steps)).cumsum(dim=0)
     gains = (gains.median(dim=0).values - gains).exp()
     return (frames * gains[..., None, None]).clamp_(0, 1)

@@ -84,7 +84,7 @@ class _Interval:
             raise InvalidInput("there is no key; give the left one, the right one, or both.")
         if left is not None and right is not None and len(frames) < 2:
             raise InvalidInput("two keys need two frames to stand on; give one key for one frame.")
-        self._frames, self._left, self._right = levelled(frames, flow), left, right
+        self._frames, self._left, self._right = levelled(frames, flow, cancel.check), left, right
         self._flow, self._cancel = flow, cancel
         #: The indices of the frames to make.
         self._wanted = range(left is not None, len(frames) - (right is not None))
@@ -116,11 +116,10 @@ class _Interval:
         if left is None or right is None:
             key, flows = (right, theirs) if left is None else (left, ours)
             assert key is not None
-            return torch.cat([read(key, flow) for flow in flows])
+            return torch.cat([self._read(key, flow) for flow in flows])
         strength = self._disagreement(left, right, ours, theirs)
         made: list[Tensor] = []
         for place, index in enumerate(self._wanted):
-            self._cancel.check()
             sides = self._sides(left, right, index, ours[place], theirs[place])
             made.append(blend(*sides, index / (len(self._frames) - 1), strength))
         return torch.cat(made)
@@ -140,17 +139,21 @@ class _Interval:
         ends = (left, self._frames[:1], ours), (right, self._frames[-1:], theirs)
         return tuple(  # pyright: ignore[reportReturnType]
             Side(
-                read(key, flow),
+                self._read(key, flow),
                 mismatch(guide, source_guide(source), flow, "bicubic"),
             )
             for key, source, flow in ends
         )
 
+    def _read(self, key: Tensor, flow: Tensor) -> Tensor:
+        self._cancel.check()
+        return read(key, flow)
+
     def _error(self, tracks: tuple[list[Tensor], list[Tensor]]) -> float:
         """The mean absolute error of the source frames read from the key frames' sources."""
         ends = (self._frames[0], self._frames[-1])
         errors = [
-            (read(end, flow) - self._frames[index]).abs().mean()
+            (self._read(end, flow) - self._frames[index]).abs().mean()
             for end, flows in zip(ends, tracks, strict=True)
             for index, flow in zip(self._wanted, flows, strict=False)
         ]

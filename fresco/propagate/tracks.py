@@ -15,6 +15,7 @@ from fresco.frames import to_bytes
 from fresco.propagate.guides import source_guide, style_guide
 from fresco.propagate.sampling import sample
 from fresco.propagate.search import Pair, best_of, match, mismatch, smoothed
+from fresco.propagate.steady import Steadier
 
 #: (pair, frame, key frame) → the flow into the key; see `by_flow` and `by_patch`.
 Matcher = Callable[[Pair, Tensor, Tensor], Tensor]
@@ -45,6 +46,7 @@ def follow(
     source, look = source_guide(key), style_guide(style[None])
     key_guide = torch.cat((source, look), dim=1)
     found: list[list[Tensor]] = [[] for _ in matchers]
+    steady = Steadier(key)
     for frame in frames[1:].split(1):
         poll()
         target, direct = source_guide(frame), flow(frame, key)
@@ -55,7 +57,7 @@ def follow(
             pair = Pair(
                 torch.cat((target, sample(look, start, "bicubic")), dim=1), key_guide, start
             )
-            flows.append(match_frame(pair, frame, key))
+            flows.append(steady(frame, match_frame(pair, frame, key)))
         before = frame
     return found
 

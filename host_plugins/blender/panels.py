@@ -39,6 +39,8 @@ _STAGES = {
 _SHOWN, _LARGE = 6, 4.0
 #: Groups that are drawn by hand, or that other hosts need.
 _NOT_DRAWN = frozenset({"group_run", "group_openfx", "group_range"})
+#: Parameters that stand above the buttons, and so not in their page again.
+_ON_TOP = ("prompt", "model", "preset")
 #: Letters of a line in the sidebar.
 _LINE = 42
 
@@ -65,7 +67,7 @@ class FRESCO_PT_main(_InSidebar, bpy.types.Panel):
     """The strip, the look, and the buttons."""
 
     bl_idname = "FRESCO_PT_main"
-    bl_label = "Style"
+    bl_label = "Restyle"
 
     def draw(self, context: Any) -> None:
         """Draw it."""
@@ -77,7 +79,7 @@ class FRESCO_PT_main(_InSidebar, bpy.types.Panel):
             return
         _draw_prompts(layout, strip)
         layout.menu("FRESCO_MT_looks", icon="PRESET")
-        for name in ("model", "preset"):
+        for name in _ON_TOP[1:]:
             _draw_parameter(layout, strip, name)
         column = layout.column(align=True)
         column.scale_y = 1.3
@@ -275,7 +277,7 @@ def _page(page: Mapping[str, Any]) -> type:
 def _draw_group(layout: Any, strip: Any, group: Mapping[str, Any]) -> None:
     box = layout.column()
     box.label(text=group["label"])
-    for name in group["children"]:
+    for name in (each for each in group["children"] if each not in _ON_TOP):
         _draw_parameter(box, strip, name)
 
 

@@ -8,23 +8,29 @@ The defaults are what the draft model wants; for Stable Diffusion 1.5, for examp
         --size 512 --guidance 7.5 --strength 0.75 --temporal-until 0.35 --device cuda
 
 Consecutive keyframes of every clip are translated to every style in four ways: each by itself, with
-FRESCO's attention, with its optimisation, with both. Printed for each way:
+FRESCO's attention, with its optimisation, with both. A row is printed as each of them is done, and
+at the end tables over all clips. With `--journal FILE` a run goes on where it was stopped.
+The columns:
 
 recognised  share of frames in which a classifier finds the prompted style. It was trained on
             procedurally styled photographs (`training/`), never on any model's pictures
+instead     what it found in the other frames
 edges       F-measure of the canny edges of source and result, matched within 2 pixels, over the
             drawing and painting styles
 Pixel-MSE   mean squared difference of consecutive results aligned by the source's flow, occlusions
             excluded (the paper's measure), in 8-bit steps, and its ratio to each frame by itself
+s per key   processor time of all threads, which does not change with what else the machine does
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -69,15 +75,36 @@ class Scores:
     """What was measured of one way, or of one style in it."""
 
     recognised: list[bool] = field(default_factory=list[bool])
+    instead: list[str] = field(default_factory=list[str])
     edges: list[float] = field(default_factory=list[float])
     errors: list[float] = field(default_factory=list[float])
     seconds: list[float] = field(default_factory=list[float])
 
     def add(self, other: Scores) -> None:
         self.recognised += other.recognised
+        self.instead += other.instead
         self.edges += other.edges
         self.errors += other.errors
         self.seconds += other.seconds
+
+
+class Journal:
+    """What was measured so far, a line of JSON each in a file; nothing without a file."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        lines = path.read_text().splitlines() if path is not None and path.exists() else []
+        self.scores = {name: Scores(**found) for name, found in map(json.loads, lines)}
+
+    def known(self, name: str) -> Scores | None:
+        return self.scores.get(name)
+
+    def add(self, name: str, scores: Scores) -> None:
+        """Keep what is new."""
+        if self.path is not None and name not in self.scores:
+            self.scores[name] = scores
+            with self.path.open("a") as file:
+                file.write(json.dumps([name, asdict(scores)]) + "\n")
 
 
 def keyframes(clip: Path, count: int, every: int, size: int) -> Tensor:
@@ -112,7 +139,7 @@ def measure(
     args: argparse.Namespace,
 ) -> Scores:
     """Translate `frames` to `style` and look at the result."""
-    started = time.perf_counter()
+    started = time.process_time()
     maps = [control_maps(frames, args.control) for _ in model.controlnets]
     images = translate(
         frames,
@@ -124,11 +151,13 @@ def measure(
         seeds=args.seed,
         correspondence=correspondence,
     ).images
-    seconds = (time.perf_counter() - started) / len(frames)
+    seconds = (time.process_time() - started) / len(frames)
     before, after = (np.stack(to_bytes(pictures)) for pictures in (frames, images))
     drawn = zip(before, after, strict=True) if style in DRAWN else ()
+    found = classifier.names(after)
     return Scores(
-        recognised=[found == style for found in classifier.names(after)],
+        recognised=[name == style for name in found],
+        instead=[name for name in found if name != style],
         edges=[edge_agreement(*pair) for pair in drawn],
         errors=pixel_errors(images, correspondence),
         seconds=[seconds],
@@ -142,13 +171,18 @@ def mean(values: Sequence[float]) -> float:
 def row(name: str, scores: Scores, alone: Scores) -> str:
     error, single = mean(scores.errors), mean(alone.errors)
     return (
-        f"| {name} | {100 * mean(scores.recognised):.0f} % | {mean(scores.edges):.2f} "
+        f"| {name} | {100 * mean(scores.recognised):.0f} % | {_counted(scores.instead)} "
+        f"| {mean(scores.edges):.2f} "
         f"| {error:.1f} | {error / single - 1:+.0%} | {mean(scores.seconds):.1f} |"
     )
 
 
+def _counted(names: Sequence[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in Counter(names).most_common())
+
+
 def head(first: str) -> str:
-    names = (first, "recognised", "edges", "Pixel-MSE", "to none", "s per keyframe")
+    names = (first, "recognised", "instead", "edges", "Pixel-MSE", "to none", "s per key")
     return f"| {' | '.join(names)} |\n|{'---|' * len(names)}"
 
 
@@ -164,23 +198,40 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     model = load(args.model, controlnets=args.controlnet, device=torch.device(args.device))
     classifier = load_classifier(CLASSIFIER)
-    totals = {way: Scores() for way in WAYS}
+    journal = Journal(args.journal)
     by_style = {style: {way: Scores() for way in WAYS} for style in args.styles}
+    print(head("clip, style, FRESCO"), flush=True)
     for clip in clips(args.clips):
         frames = keyframes(clip, args.frames, args.every, args.size)
         correspondence = estimate(frames, "dis")
-        for style in args.styles:
-            for way, off in WAYS.items():
-                settings = Settings(
-                    steps=args.steps,
-                    guidance_scale=args.guidance,
-                    temporal_until=args.temporal_until,
-                    **off,
+        for style, ways in by_style.items():
+            here: dict[str, Scores] = {}
+            for way in WAYS:
+                name = f"{clip.stem}, {style}, {way}"
+                here[way] = journal.known(name) or measure(
+                    model, classifier, frames, correspondence, style, settings(args, way), args
                 )
-                scores = measure(model, classifier, frames, correspondence, style, settings, args)
-                totals[way].add(scores)
-                by_style[style][way].add(scores)
-    print(head("FRESCO"))
+                journal.add(name, here[way])
+                ways[way].add(here[way])
+                print(row(name, here[way], here["none"]), flush=True)
+    print_tables(by_style)
+
+
+def settings(args: argparse.Namespace, way: str) -> Settings:
+    return Settings(
+        steps=args.steps,
+        guidance_scale=args.guidance,
+        temporal_until=args.temporal_until,
+        **WAYS[way],
+    )
+
+
+def print_tables(by_style: dict[str, dict[str, Scores]]) -> None:
+    totals = {way: Scores() for way in WAYS}
+    for ways in by_style.values():
+        for way, scores in ways.items():
+            totals[way].add(scores)
+    print("\nall clips and styles\n\n" + head("FRESCO"))
     for way, scores in totals.items():
         print(row(way, scores, totals["none"]))
     print("\nall of it, by style\n\n" + head("style"))
@@ -210,6 +261,7 @@ def arguments() -> argparse.Namespace:
         "--temporal-until", type=float, default=0.0, help="0.35 for Stable Diffusion"
     )
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--journal", type=Path, help="of one set of options: what is done already")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     return parser.parse_args()

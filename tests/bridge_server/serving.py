@@ -122,7 +122,7 @@ def lives(process: psutil.Process) -> bool:
         return False
 
 
-def until(holds: Callable[[], Any], seconds: float = 180.0) -> None:
+def until(holds: Callable[[], Any], seconds: float = 600.0) -> None:
     """Wait until something holds."""
     end = time.monotonic() + seconds
     while not holds():
@@ -139,7 +139,7 @@ def info(client: Client, job: str) -> JobInfo:
     return client.ask(messages.JOB, OfJob(job=job))
 
 
-def at_rest(client: Client, job: str, seconds: float = 240.0) -> JobInfo:
+def at_rest(client: Client, job: str, seconds: float = 600.0) -> JobInfo:
     """Wait until a job rests."""
     end = time.monotonic() + seconds
     while (now := info(client, job)).state not in REST:
@@ -148,7 +148,7 @@ def at_rest(client: Client, job: str, seconds: float = 240.0) -> JobInfo:
     return now
 
 
-def event(client: Client, wanted: Callable[[Event], bool], seconds: float = 180.0) -> Event:
+def event(client: Client, wanted: Callable[[Event], bool], seconds: float = 600.0) -> Event:
     """Wait for an event of a client that has subscribed."""
     unread = _unread.setdefault(client, deque())
     end = time.monotonic() + seconds

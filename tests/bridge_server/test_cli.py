@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from bridge_server import config, library
 from bridge_server.catalogue import Entry, Role
-from bridge_server.cli import _STOPPED, _Bar, app
+from bridge_server.cli import _Bar, app
 from bridge_server.downloads import Progress
+from bridge_server.endings import _STOPPED
 from fresco.errors import MissingWeights
 from tests.bridge_server.conftest import REPOSITORY, WEIGHTS
 from tests.bridge_server.hub_server import HubServer, sha256
@@ -265,7 +266,7 @@ def test_control_c_keeps_what_arrived(hub: HubServer, named: str, weights: bytes
     finally:
         process.kill()
     assert process.returncode == 130
-    assert errors.splitlines()[-1] == _STOPPED
+    assert errors.splitlines()[-1] == f"fresco-bridge: {_STOPPED}"
     part = next(config.load().folder.rglob("*.part"))
     assert 150_000 < part.stat().st_size < len(weights)
 

@@ -467,6 +467,18 @@ def test_work_in_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
     assert refused.hint
 
 
+def test_what_an_extra_needs_is_looked_at_only_for_it() -> None:
+    declared = ["torch>=2", 'qt>=6.8,<6.12; extra == "panel"', 'other>=1; extra == "dev"']
+
+    def unfit(found: str) -> list[tuple[str, str]]:
+        findings = versions.extra("panel", declared, lambda _: found)
+        return [(finding.subject, finding.hint) for finding in findings]
+
+    assert unfit("6.11.3") == []
+    assert unfit("6.12.0") == [("qt", 'pip install "qt<6.12,>=6.8"')]
+    assert unfit("") == [("qt", 'pip install "qt<6.12,>=6.8"')]
+
+
 # --------------------------------------------------------------------------------------- panel
 
 
@@ -474,7 +486,10 @@ def test_qt_is_only_looked_at_where_it_is() -> None:
     def never(name: str) -> Any:
         raise AssertionError(name)
 
-    assert only(panel.qt(lambda _: None, never)).state is State.NOTE
+    found = only(panel.qt(lambda _: None, never))
+    assert found.state is State.NOTE
+    assert "pip install" in found.hint
+    assert "PySide6-Essentials" in found.hint
 
 
 def test_qt_that_does_not_load() -> None:

@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from bridge_server.errors import LicenceNotAccepted, NotEnoughSpace
+from bridge_server.errors import LicenceNotAccepted, NotEnoughSpace, ResultsGone
 from bridge_server.failures import told
 from bridge_server.media.errors import NotAsSource, UnreadableMedia
 from fresco.errors import Cancelled, InvalidInput, MissingExtra, MissingWeights, OutOfMemory
@@ -19,10 +19,13 @@ from host_plugins.link.errors import BridgeError, Code
         (Cancelled("a"), Code.CANCELLED),
         (OutOfMemory("a"), Code.OUT_OF_MEMORY),
         (RuntimeError("CUDA out of memory. Tried to allocate"), Code.OUT_OF_MEMORY),
+        (RuntimeError("could not create a primitive"), Code.OUT_OF_MEMORY),
+        (RuntimeError("could not create a primitive descriptor for a pooling"), Code.INTERNAL),
         (MemoryError(), Code.OUT_OF_MEMORY),
         (MissingWeights("a"), Code.MISSING_MODEL),
         (MissingExtra("a"), Code.MISSING_EXTRA),
         (LicenceNotAccepted("a"), Code.LICENCE),
+        (ResultsGone("a"), Code.NOT_FOUND),
         (NotEnoughSpace("a"), Code.NO_SPACE),
         (OSError(errno.ENOSPC, "full", "/a"), Code.NO_SPACE),
         (UnreadableMedia("a"), Code.MEDIA),

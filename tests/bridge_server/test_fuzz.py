@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import string
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import fields
@@ -391,3 +394,19 @@ def test_paths_of_all_kinds(target: Target, tmp_path: Path) -> None:
         told = target.answer(packed(header))
         assert told["ok"] is False, path
         assert told["code"] in ("invalid", "not_found", "forbidden"), path
+
+
+@pytest.mark.skipif(not LONG_RUN, reason="a minute each: make test-long")
+@pytest.mark.parametrize("target", ["wire", "dispatch"])
+def test_nothing_is_found_where_coverage_leads(target: str, tmp_path: Path) -> None:
+    pytest.importorskip("atheris", reason="there is no atheris here: pip install -e .[fuzz]")
+    command = [sys.executable, "-m", "tests.bridge_server.coverage_fuzz", target, str(tmp_path)]
+    done = subprocess.run(
+        [*command, "-max_total_time=60", "-timeout=20", "-seed=1"],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    found = re.search(r"Done (\d+) runs in (\d+) second", done.stderr)
+    assert found is not None, done.stderr[-4000:]
+    print(f"{target}: {found[0]}")
+    assert int(found[1]) > 100

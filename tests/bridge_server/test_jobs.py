@@ -29,6 +29,7 @@ from host_plugins.link.messages import (
 )
 
 T = TypeVar("T")
+KILLED = BridgeError(Code.OUT_OF_MEMORY, "the worker was killed", "choose a smaller size")
 ME, OTHER = Owner(), Owner("somebody", (Path("/"),))
 
 
@@ -214,17 +215,18 @@ def test_a_job_whose_workers_end_again_and_again_fails(desk: Desk) -> None:
     desk.submit()
     for _ in range(4):
         desk.do(desk.jobs.next)
-        assert desk.do(lambda: desk.jobs.crashed("a", "the worker was killed")).state == "queued"
+        assert desk.do(lambda: desk.jobs.crashed("a", KILLED)).state == "queued"
     desk.do(desk.jobs.next)
     desk.do(lambda: desk.jobs.uses("a", ["k"]))  # it came forward: counted anew
-    assert desk.do(lambda: desk.jobs.crashed("a", "the worker was killed")).state == "queued"
+    assert desk.do(lambda: desk.jobs.crashed("a", KILLED)).state == "queued"
     for _ in range(3):
         desk.do(desk.jobs.next)
-        desk.do(lambda: desk.jobs.crashed("a", "the worker was killed"))
+        desk.do(lambda: desk.jobs.crashed("a", KILLED))
     desk.do(desk.jobs.next)
-    row = desk.do(lambda: desk.jobs.crashed("a", "the worker was killed"))
-    assert row.state == "failed"
-    assert "5 times" in row.failure["error"]
+    row = desk.do(lambda: desk.jobs.crashed("a", KILLED))
+    assert (row.state, row.failure["code"]) == ("failed", "out_of_memory")
+    assert "killed, 5 times" in row.failure["error"]
+    assert row.failure["hint"] == "choose a smaller size"
     assert desk.do(lambda: desk.jobs.retry(ME, "a")).state == "queued"
 
 
@@ -307,7 +309,7 @@ class AnyOrder(RuleBasedStateMachine):
             "done": lambda: jobs.done("a", row.revision, [], [0]),
             "rested": lambda: jobs.rested("a", row.revision, [0], {}),
             "failed": lambda: jobs.failed("a", BridgeError(Code.MEDIA, "no")),
-            "crashed": lambda: jobs.crashed("a", "killed"),
+            "crashed": lambda: jobs.crashed("a", KILLED),
             "stopped": lambda: jobs.stopped("a", "cancelled"),
         }
         self.desk.do(ends[how])

@@ -156,6 +156,31 @@ def test_a_turned_clip_is_painted_as_it_is_shown_and_stays_turned(
         assert np.abs(shown - upright).mean() < 6, "as it was painted, but for halved chroma"
 
 
+@pytest.mark.parametrize("width", [96, 128])
+def test_a_clip_of_wide_pixels_is_painted_as_it_is_shown_or_as_it_is_stored(
+    tmp_path: Path, width: int
+) -> None:
+    what = Film(width=96, height=64, count=9, aspect=Fraction(4, 3))
+    source = film(tmp_path / "a.mov", what)
+    target = carried(source, tmp_path / "out.mov", painting(64, width))
+
+    with av.open(str(target)) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
+    for key in (decoded(target)[0], decoded(target)[8]):
+        stored = key.to_ndarray(format="bgr24").astype(int)
+        assert np.abs(stored - painting(64, 96)).mean() < 8, "as it was painted, but for the edges"
+
+
+def test_a_picture_of_neither_shape_is_refused_with_the_right_size(tmp_path: Path) -> None:
+    source = film(tmp_path / "a.mov", Film(width=96, height=64, count=9, aspect=Fraction(4, 3)))
+    cv2.imwrite(str(tmp_path / "key.png"), painting(64, 64))
+    words = ["propagate", str(source), "--key", f"0={tmp_path / 'key.png'}"]
+    result = CliRunner().invoke(app, words)
+
+    assert result.exit_code == 1
+    assert "shown as 128 x 64" in result.stderr
+
+
 def test_a_phones_portrait_clip_keeps_its_times_its_turn_and_its_sound(tmp_path: Path) -> None:
     what = Film(
         width=96, height=64, count=9, pts=PTS, base=BASE, degrees=270, sound=("aac",),

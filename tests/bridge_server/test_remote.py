@@ -212,7 +212,7 @@ def test_of_a_sequence_every_image_counts(tmp_path: Path) -> None:
 def test_ctrl_c_stops_the_job_and_the_same_command_goes_on(
     shared: Desk, clip: Path, tmp_path: Path
 ) -> None:
-    words = (*RENDER, "--steps", "60", clip, "-o", tmp_path / "a.mp4", "--json")
+    words = (*RENDER, "--steps", "30", clip, "-o", tmp_path / "a.mp4", "--json")
     process = shared.start(*words)
     read_until(process, lambda event: event.get("stage") == "translate" and event["done"] > 0.2)
     begun = time.monotonic()
@@ -230,7 +230,7 @@ def test_ctrl_c_stops_the_job_and_the_same_command_goes_on(
 
 def test_a_second_ctrl_c_leaves_at_once(shared: Desk, clip: Path, tmp_path: Path) -> None:
     at = shared.at()
-    words = (*RENDER, "--steps", "61", clip, "-o", tmp_path / "a.mp4", "--json")
+    words = (*RENDER, "--steps", "31", clip, "-o", tmp_path / "a.mp4", "--json")
     process = shared.start(*words)
     read_until(process, lambda event: event.get("stage") == "translate" and event["done"] > 0.1)
     for _ in range(2):
@@ -257,17 +257,19 @@ def test_until_keyframes_then_the_rest(shared: Desk, clip: Path, tmp_path: Path)
     assert shared.run(*words[:-2])[0] == 0
 
 
-def test_relative_paths_and_job_files(desk: Desk, tmp_path: Path) -> None:
-    reel(tmp_path / "own.mp4", (5,))
-    (tmp_path / "jobs").mkdir()
-    (tmp_path / "jobs" / "job.toml").write_text(
+def test_relative_paths_and_job_files(shared: Desk) -> None:
+    """Seen from where the command is given."""
+    folder = shared.folder
+    reel(folder / "own.mp4", (5,))
+    (folder / "jobs").mkdir()
+    (folder / "jobs" / "job.toml").write_text(
         'clip = "../own.mp4"\nprompt = "oil"\nsize = 64\nsteps = 3\nkeyframes = "every:4"\n'
         'cuts = "none"\n'
     )
-    code, output, errors = desk.run("render", "jobs/job.toml", "-o", "out.mp4")
+    code, output, errors = shared.run("render", "jobs/job.toml", "-o", "out.mp4")
     assert code == 0, errors
-    assert output.startswith(f"{tmp_path / 'out.mp4'}: 5 frames")
-    assert (tmp_path / "out.mp4").exists()
+    assert output.startswith(f"{folder / 'out.mp4'}: 5 frames")
+    assert (folder / "out.mp4").exists()
 
 
 def test_models_that_are_files_are_found_from_elsewhere(tmp_path: Path) -> None:
@@ -281,7 +283,7 @@ def test_models_that_are_files_are_found_from_elsewhere(tmp_path: Path) -> None:
 def test_a_server_that_is_killed_is_started_again_and_the_job_goes_on(
     desk: Desk, clip: Path, tmp_path: Path
 ) -> None:
-    words = (*RENDER, "--steps", "40", clip, "-o", tmp_path / "a.mp4", "--json")
+    words = (*RENDER, "--steps", "25", clip, "-o", tmp_path / "a.mp4", "--json")
     process = desk.start(*words)
     read_until(process, lambda event: event.get("stage") == "translate" and event["done"] > 0.2)
     at = desk.at()

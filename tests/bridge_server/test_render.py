@@ -508,6 +508,27 @@ def test_several_changes_of_a_keyframe_beside_painted_ones(
         assert outcome.picture(number).isfinite().all()
 
 
+def test_a_folder_takes_the_result_under_its_usual_name(
+    desk: Desk, clip: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "styled"
+    folder.mkdir()
+    frames = tmp_path / "shot"
+    frames.mkdir()
+    for number in range(1001, 1004):
+        cv2.imwrite(str(frames / f"a_{number}.png"), np.zeros((64, 96, 3), np.uint8))
+    sequence = frames / "a_####.png"
+
+    def output(source: Path, codec: str) -> Path:
+        rate = "" if source == clip else "24"
+        return desk.job(source, output=str(folder), codec=codec, rate=rate).output
+
+    assert output(clip, "h264") == folder / f"{clip.stem} restyled.mp4"
+    assert output(clip, "png") == folder / f"{clip.stem} restyled" / f"{clip.stem}####.png"
+    assert output(sequence, "png") == folder / "shot restyled" / "a_####.png"
+    assert desk.job(clip, output=str(folder / "new.mkv")).output == folder / "new.mkv"
+
+
 @pytest.mark.parametrize("strength", [0.0, 0.1])
 def test_hardly_any_strength_is_hardly_any_change(desk: Desk, clip: Path, strength: float) -> None:
     desk.render(clip, strength=strength, keyframes="0,8")

@@ -63,6 +63,17 @@ def test_a_clip_is_restyled(client: Client, clip: Path, tmp_path: Path) -> None:
     assert {row["state"] for row in made.report} <= {"kept", "changed"}
 
 
+def test_images_say_which_frame_of_the_source_they_are(
+    client: Client, clip: Path, tmp_path: Path
+) -> None:
+    submit(client, "images", clip, output=str(tmp_path), codec="png", start=2, stop=6)
+    assert at_rest(client, "images").state == "done"
+    made = client.ask(messages.RESULT, OfJob(job="images"))
+    images = [file for file in made.files if file.role == "output"]
+    assert [file.frame for file in images] == [2, 3, 4, 5]
+    assert [Path(file.path).exists() for file in images] == [True] * 4
+
+
 def test_the_same_words_twice_are_one_job(client: Client, clip: Path, tmp_path: Path) -> None:
     output = str(tmp_path / "a.mp4")
     first = submit(client, "twice", clip, output=output)

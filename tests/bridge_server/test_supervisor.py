@@ -14,6 +14,7 @@ import pytest
 from bridge_server.journal import Row
 from bridge_server.pipe import Message
 from bridge_server.supervisor import Post, Running, Supervisor
+from host_plugins.link.errors import BridgeError
 
 #: A worker's side of the pipe, for plays.
 _HEAD = """
@@ -51,8 +52,8 @@ class Ledger:
     async def told(self, running: Running, message: Message) -> None:
         self.told_of.append(f"{running.job} {message['tell']}")
 
-    async def crashed(self, running: Running, why: str) -> None:
-        self.told_of.append(f"{running.job} crashed: {why}")
+    async def crashed(self, running: Running, failure: BridgeError) -> None:
+        self.told_of.append(f"{running.job} crashed: {failure.message}")
 
     async def interrupted(self, running: Running) -> None:
         self.told_of.append(f"{running.job} interrupted")

@@ -3,22 +3,46 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from bridge_server.library import locate
-from fresco.control import Tile, control_maps
+from fresco.control import control_maps
+from fresco.frames import to_bytes
 from fresco.loading import load
 from fresco.models import Model
 from fresco.request import Options
 from fresco.schedule import Settings
 from fresco.translate import translate
+from tests.clips import frames as decoded
+from training import captions
+from training.classifier import load as load_classifier
 
 DRAFT = locate("fresco-draft")
+ROOT = Path(__file__).parents[2]
+#: By its own name, and by a word that means the same.
+NAMES = {style: words[0] for style, words in captions.WORDS.items() if style != "photo"}
+SYNONYMS = {
+    "pencil": "charcoal",
+    "coloured-pencil": "crayon drawing of a house",
+    "watercolour": "aquarelle",
+    "oil": "impressionist painting",
+    "cartoon": "anime",
+    "comic": "pop art",
+    "blueprint": "technical drawing of a village",
+    "sepia": "old photograph",
+    "mosaic": "made of tiles",
+    "winter": "covered in snow",
+    "autumn": "with falling leaves",
+    "sunset": "golden hour",
+    "neon": "cyberpunk night",
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +69,7 @@ def scene(size: int = 128) -> Tensor:
 
 
 def restyled(model: Model, prompt: str, **changes: object) -> Tensor:
-    asked = {"guidance": 2.0, "scale": 1.0, "strength": 0.9, "seed": 1, **changes}
+    asked = {"guidance": 2.0, "scale": 1.0, "strength": 0.9, "seed": 1, "control": "tile"} | changes
     frame = scene()
     return translate(
         frame,
@@ -57,7 +81,7 @@ def restyled(model: Model, prompt: str, **changes: object) -> Tensor:
         prompts=prompt,
         strengths=float(str(asked["strength"])),
         seeds=int(str(asked["seed"])),
-        controls=[control_maps(frame, Tile(4))],
+        controls=[control_maps(frame, str(asked["control"]))],
     ).images
 
 
@@ -108,13 +132,45 @@ def test_words_have_their_meaning(model: Model) -> None:
     assert winter.mean() > frame.mean()
 
 
+@pytest.mark.skipif("FRESCO_BRIDGE_LONG" not in os.environ, reason="a minute: make test-long")
+@pytest.mark.parametrize("prompts", [NAMES, SYNONYMS], ids=["names", "synonyms"])
+def test_every_style_is_recognised_on_a_clip_it_has_never_seen(
+    model: Model, prompts: dict[str, str]
+) -> None:
+    """The judge learnt from procedural pictures: see `training.classifier`."""
+    frame = next(decoded(ROOT / "bridge_server" / "data" / "demo.mp4"))[None, :, :256, :256]
+    frames = frame.expand(len(prompts), -1, -1, -1)
+    images = translate(
+        frames,
+        model,
+        Options(settings=Settings.plain(steps=10, guidance_scale=2.0)),
+        prompts=list(prompts.values()),
+        strengths=0.85,
+        controls=[control_maps(frames, "tile")],
+    ).images
+    classifier = load_classifier(ROOT / "training" / "logs" / "classifier.safetensors")
+    found = classifier.names(np.stack(to_bytes(images)))
+    wrong = {style: name for style, name in zip(prompts, found, strict=True) if name != style}
+    assert len(wrong) <= 0.1 * len(prompts), wrong
+
+
 def test_synonyms_agree_more_than_other_styles(model: Model) -> None:
     one, other = restyled(model, "pencil sketch"), restyled(model, "graphite drawing")
     different = restyled(model, "oil painting")
     assert (one - other).abs().mean() < 0.5 * (one - different).abs().mean()
 
 
-def test_structure_follows_the_control_map(model: Model) -> None:
+def test_a_mix_has_something_of_both(model: Model) -> None:
+    winter, watercolour = restyled(model, "winter"), restyled(model, "watercolour")
+    mixed = restyled(model, "winter watercolour of a street")
+    apart = (winter - watercolour).abs().mean()
+    assert (mixed - winter).abs().mean() < 0.9 * apart
+    assert (mixed - watercolour).abs().mean() < 0.9 * apart
+    assert (mixed[:, 2] - mixed[:, 0]).mean() > (watercolour[:, 2] - watercolour[:, 0]).mean() + 0.1
+
+
+@pytest.mark.parametrize("control", ["tile", "canny"])
+def test_structure_follows_the_control_map(model: Model, control: str) -> None:
     """The house stays where it is: correlation of the brightness's edges."""
 
     def edges(image: Tensor) -> Tensor:
@@ -126,7 +182,7 @@ def test_structure_follows_the_control_map(model: Model) -> None:
         return float(torch.corrcoef(pair)[0, 1])
 
     # From pure noise the map alone says where things are.
-    with_map = agreement(restyled(model, "watercolour", strength=1.0))
+    with_map = agreement(restyled(model, "watercolour", strength=1.0, control=control))
     without = agreement(restyled(model, "watercolour", strength=1.0, scale=0.0))
     assert with_map > 0.4
     assert with_map > without + 0.1

@@ -2,15 +2,35 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from transformers import CLIPTokenizer
 
-from training import captions, diffusion, growth, judge, latents, loop, models, scenes, styles, text
+from fresco.loading import load
+from training import (
+    captions,
+    classifier,
+    diffusion,
+    growth,
+    judge,
+    latents,
+    loop,
+    models,
+    pool,
+    scenes,
+    styles,
+    text,
+)
 from training.autoencoder import create
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +162,26 @@ def test_a_run_saved_and_restored_goes_on_alike(tmp_path: Path) -> None:
     assert other.step(batch, torch.Generator().manual_seed(2))["loss"] == pytest.approx(wanted)
 
 
+def test_the_classifier_goes_on_where_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop.signal, "signal", lambda *_: None)  # SIGTERM still ends the tests
+    shard = tmp_path / "shard"
+    shard.mkdir()
+    np.save(shard / "styled.npy", np.zeros((1, pool.VERSIONS, 256, 256, 3), np.uint8))
+    np.save(shard / "latents.npy", np.zeros((1, pool.VERSIONS, 8, 32, 32), np.float16))
+    models.save_autoencoder(create(), tmp_path / "vae")
+    for steps in (1, 3):
+        run = loop.Run(tmp_path / "run", steps=steps, batch=2, rate=1e-4)
+        classifier.train(run, [shard], tmp_path / "vae")
+    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    assert state["progress"] == (3, 0)
+    assert state["average"][1] == 3
+    assert classifier.load(tmp_path / "run" / "classifier.safetensors").names(
+        np.zeros((1, 128, 128, 3), np.uint8)
+    )
+
+
 def test_saved_folder_is_small_and_complete(tmp_path: Path) -> None:
     draft = models.create(tmp_path / "tokenizer")
     models.save(draft, create(), tmp_path / "draft")
@@ -174,3 +214,29 @@ def test_grown_networks_take_over_what_kept_its_shape_and_add_layers_that_do_not
     assert torch.equal(block.attentions[1](x, encoder_hidden_states=text).sample, x)
     controls = small.controlnet.controlnet_down_blocks, grown.controlnet.controlnet_down_blocks
     assert torch.equal(controls[0][1].weight, controls[1][2].weight)
+
+
+@pytest.mark.skipif("FRESCO_BRIDGE_LONG" not in os.environ, reason="minutes: make test-long")
+def test_one_command_makes_a_model_that_loads(tmp_path: Path, solids: np.ndarray) -> None:
+    """The whole recipe, a step of each stage, on pictures drawn here instead of fetched ones."""
+    pytest.importorskip("matplotlib", reason="the recipe draws its curves with matplotlib")
+    pictures = tmp_path / "cache" / "pictures"
+    pictures.mkdir(parents=True)
+    entries = [{"file": f"{split}.png", "source": "drawn", "name": split, "kind": "photo",
+                "split": split} for split in ("train", "held")]  # fmt: skip
+    for entry in entries:
+        cv2.imwrite(str(pictures / entry["file"]), (solids[..., ::-1] * 255).astype(np.uint8))
+    (pictures / "index.json").write_text(json.dumps(entries))
+    command = [sys.executable, "-m", "training", "--work", str(tmp_path), "--shards", "1",
+               "--pictures", "2", "--steps", "2", "--batch", "2", "--count", "1",
+               "--sampling-steps", "2"]  # fmt: skip
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+    model = load(tmp_path / "weights", controlnets=[tmp_path / "weights" / "controlnet"],
+                 device=torch.device("cpu"))  # fmt: skip
+    assert model.scheduler.config.prediction_type == "v_prediction"
+    found = json.loads((tmp_path / "runs" / "judge.json").read_text())
+    assert set(found) >= {*styles.STYLES, "all", "autoencoder"}
+    for stage in ("autoencoder", "classifier", "diffusion", "refine"):
+        assert (tmp_path / "runs" / stage / "last.pt").exists()

@@ -71,6 +71,24 @@ def test_what_an_editor_wants_back(films: Films, name: str) -> None:
     assert (profile.name, profiles.suffix(clip, profile)) == EXPECTED[name]
 
 
+@pytest.mark.parametrize(
+    ("name", "suffix", "wanted"),
+    [
+        ("prores.mov", ".mp4", "hevc"),
+        ("ffv1.mkv", ".mp4", "h264"),
+        ("ffv1.mkv", ".mov", "prores-422-hq"),
+        ("ffv1-rgb16.mkv", ".mov", "prores-4444"),
+        ("dnxhr-444.mov", ".mkv", "prores-4444"),
+        ("h264.mp4", ".png", "png"),
+        ("h264.mp4", ".webm", "h264"),
+    ],
+)
+def test_a_name_that_the_wanted_codec_does_not_fit_chooses_another(
+    films: Films, name: str, suffix: str, wanted: str
+) -> None:
+    assert profiles.default(probe(films(name)), Path(f"out{suffix}")).name == wanted
+
+
 @pytest.mark.parametrize("profile", [name for name, p in profiles.PROFILES.items() if p.encoder])
 def test_every_profile(write: Write, tmp_path: Path, profile: str) -> None:
     path = write(
@@ -88,6 +106,39 @@ def test_every_profile(write: Write, tmp_path: Path, profile: str) -> None:
         max(float((to_rgb(a, clip).rgb - to_rgb(b, back).rgb).abs().mean()) for a, b in first)
         < 0.01
     )
+
+
+def test_a_clip_whose_sound_mov_does_not_hold_is_named_for_one_that_does(
+    write: Write, tmp_path: Path
+) -> None:
+    path = write(
+        "alpha.webm", codec="libvpx-vp9", pix_fmt="yuva420p", options={"auto-alt-ref": "0"},
+        sound=("libopus",),
+    )  # fmt: skip
+    clip = probe(path)
+    target_path = target(tmp_path, clip)
+    assert target_path.suffix == ".mkv"
+    assert copied(clip, target_path).ok
+    assert [track.codec for track in probe(target_path).audio] == ["opus"]
+
+
+def test_sound_that_the_container_does_not_hold_is_refused_before_the_work(
+    write: Write, tmp_path: Path
+) -> None:
+    clip = probe(write("opus.mkv", sound=("libopus",)))
+    with pytest.raises(UnsupportedMedia, match=r"sound opus; a file ending in \.mkv") as refused:
+        Writer(tmp_path / "out.mov", clip)
+    assert ".fresco" not in str(refused.value)
+    assert [*tmp_path.glob(".fresco*"), *tmp_path.glob("out*")] == []
+
+
+def test_full_chroma_stays_full_in_a_container_without_an_editing_codec(
+    write: Write, tmp_path: Path
+) -> None:
+    clip = probe(write("full.mp4", pix_fmt="yuv444p"))
+    assert profiles.default(clip).name == "prores-4444"
+    assert copied(clip, tmp_path / "out.mp4")["chroma"].state is State.KEPT
+    assert probe(tmp_path / "out.mp4").layout.name == "yuv444p"
 
 
 @pytest.mark.parametrize("name", ["ffv1.mkv", "ffv1-rgb16.mkv", "odd.mkv"])
@@ -372,7 +423,7 @@ def test_sound_that_the_container_does_not_hold(films: Films, tmp_path: Path) ->
         Writer(tmp_path / "x.mov", clip, profile="prores-422-hq"),
     ):
         pass
-    assert list(tmp_path.iterdir()) == []
+    assert [*tmp_path.glob(".fresco*"), *tmp_path.glob("out*")] == []
 
 
 def test_a_missing_encoder(films: Films, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,7 +479,7 @@ def test_too_few_frames_are_no_result(films: Films, tmp_path: Path) -> None:
     with pytest.raises(NotAsSource, match="3 of 12"), Writer(tmp_path / "x.mp4", clip) as writer:
         for frame in frames(clip, 0, 3):
             writer.write(frame)
-    assert list(tmp_path.iterdir()) == []
+    assert [*tmp_path.glob(".fresco*"), *tmp_path.glob("out*")] == []
 
 
 @pytest.mark.parametrize("order", [(1,), (0, 0), (0, 2)])
@@ -438,7 +489,7 @@ def test_frames_come_in_order(films: Films, tmp_path: Path, order: tuple[int, ..
     with pytest.raises(InvalidInput, match="in order"), Writer(tmp_path / "x.mp4", clip) as writer:
         for index in order:
             writer.write(shown[index])
-    assert list(tmp_path.iterdir()) == []
+    assert [*tmp_path.glob(".fresco*"), *tmp_path.glob("out*")] == []
 
 
 @pytest.mark.parametrize("profile", ["h264", "png"])
@@ -450,7 +501,7 @@ def test_cancelled_leaves_nothing(films: Films, tmp_path: Path, profile: str) ->
             writer.write(convert(frame, clip, writer.form))
             if frame.index == 5:
                 token.cancel()
-    assert list(tmp_path.iterdir()) == []
+    assert [*tmp_path.glob(".fresco*"), *tmp_path.glob("out*")] == []
 
 
 KILLED = """
@@ -490,7 +541,7 @@ def test_a_result_that_differs_is_not_kept(
     monkeypatch.setattr(sinks, "start_timecode", lambda *_of: "09:09:09:09")
     with pytest.raises(NotAsSource, match="timecode: none -> 09:09:09:09, wrong"):
         copied(probe(films("h264.mp4")), tmp_path / "x.mp4")
-    assert list(tmp_path.iterdir()) == []
+    assert [*tmp_path.glob(".fresco*"), *tmp_path.glob("out*")] == []
 
 
 def test_a_missing_or_locked_folder(films: Films, tmp_path: Path) -> None:
@@ -517,7 +568,7 @@ def test_a_full_disk_of_images(
     monkeypatch.setattr(sinks.shutil, "disk_usage", lambda _folder: usage)
     with pytest.raises(NotEnoughSpace, match="frame 0"):
         copied(clip, tmp_path / "x.####.png", profile="png")
-    assert list(tmp_path.iterdir()) == []
+    assert [*tmp_path.glob(".fresco*"), *tmp_path.glob("out*")] == []
 
 
 @pytest.mark.parametrize(("profile", "name"), [("h264", "x.mp4"), ("png", "x.#.png")])

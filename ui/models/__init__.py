@@ -1,0 +1,1 @@
+"""What the panel knows and can do; no widgets."""
