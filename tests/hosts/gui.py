@@ -98,13 +98,12 @@ def open_project(desktop: Desktop) -> None:
 def show(desktop: Desktop, pictures: Path) -> None:
     """Do what a user does with a strip, and take pictures of it."""
     desktop.do(f"strips()['demo'].fresco_prompt = {PROMPT!r}")
-    sidebar = desktop.do(BOX)
-    desktop.picture(pictures / "blender-panel.png", sidebar)
+    desktop.picture(pictures / "blender-style.png")
     desktop.do(STYLISE.format(prompt=PROMPT))
     # Its keyframes are done then, and there is something left to do.
     desktop.until("newest().info and newest().info.stage == 'propagate'", LONG)
     desktop.do(SCROLLED)
-    desktop.picture(pictures / "blender-job.png", sidebar)
+    desktop.picture(pictures / "blender-jobs.png", desktop.do(BOX))
     desktop.until("any('fresco_bridge' in strip for strip in strips())", LONG)
     desktop.do(RESULT)
     desktop.picture(pictures / "blender-result.png")
