@@ -44,6 +44,17 @@ _ALLOWED: Mapping[str, frozenset[str]] = {
     "cancelled": frozenset({"retry", "edit"}),
 }
 
+#: The model of a request that names none.
+_DRAFT = "fresco-draft"
+
+
+def styled_by(job: JobInfo) -> str:
+    """Which model styles a job: nobody is to take the draft for a real one."""
+    if not job.request:
+        return ""
+    model = str(job.request.get("model", _DRAFT))
+    return f"Styled by {model}{' (draft: for trying things out)' * (model == _DRAFT)}."
+
 
 def allowed(state: str) -> frozenset[str]:
     """What may be done to a job in a state, by the names of operations."""

@@ -75,7 +75,7 @@ class FRESCO_PT_main(_InSidebar, bpy.types.Panel):
         _draw_server(layout)
         strip = _strip(context)
         if strip is None:
-            layout.label(text="Select a strip with a picture", icon="INFO")
+            layout.label(text=_nothing_to_style(context), icon="INFO")
             return
         _draw_prompts(layout, strip)
         layout.menu("FRESCO_MT_looks", icon="PRESET")
@@ -87,6 +87,14 @@ class FRESCO_PT_main(_InSidebar, bpy.types.Panel):
         row = column.row(align=True)
         row.operator("fresco.first_frame")
         row.operator("fresco.keyframes")
+
+
+def _nothing_to_style(context: Any) -> str:
+    editor = compat.editor_of(context)
+    strip = compat.active(editor) if editor else None
+    if strip is not None and orders.is_styled(strip):
+        return "This is a result; select its source"
+    return "Select a strip with a picture"
 
 
 def _draw_server(layout: Any) -> None:
@@ -160,6 +168,8 @@ def _draw_card(box: Any, card: Card) -> None:
         row.operator("fresco.forget", text="", icon="TRASH").job = job
     if card.ticket.name != card.ticket.strip:
         _draw_text(box, card.ticket.name, "NONE")
+    if model := styled_by(card):
+        box.label(text=model)
     _draw_progress(box, card)
     _draw_pictures(box, card)
     for note in card.info.notes if card.info else ():
@@ -171,6 +181,15 @@ def _draw_card(box: Any, card: Card) -> None:
     for name in _buttons(card):
         row.operator(name).job = job
     row.operator("fresco.open_panel", text="", icon="WINDOW").job = job
+
+
+def styled_by(card: Card) -> str:
+    """Which model styles a job: nobody is to take the draft for a real one."""
+    if card.info is None or not card.info.request:
+        return ""
+    usual = properties.parameters()["model"]["default"]
+    model = str(card.info.request.get("model", usual))
+    return f"Styled by {model}{' (draft)' * (model == usual)}"
 
 
 def _buttons(card: Card) -> Iterator[str]:

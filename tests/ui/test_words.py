@@ -67,3 +67,10 @@ def test_an_error_is_said_in_sentences() -> None:
     assert words.sentence(error) == "Steps: 0 cannot be. Write 1 or more."
     assert words.sentence(BridgeError(Code.MEDIA, "no film")) == "No film."
     assert words.sentence(BridgeError(Code.MEDIA, "a.mov is no film")) == "a.mov is no film."
+
+
+def test_the_draft_is_called_one() -> None:
+    assert "(draft" in words.styled_by(job(request={"clip": "a.mp4"}))
+    other = {"clip": "a.mp4", "model": "sd15"}
+    assert words.styled_by(job(request=other)) == "Styled by sd15."
+    assert words.styled_by(job()) == ""

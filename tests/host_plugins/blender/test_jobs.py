@@ -60,7 +60,7 @@ def test_a_trimmed_movie_strip_gets_its_result_above_it(told: dict[str, Any]) ->
     assert not movie["original muted"]
     assert Path(movie["file"]).parent.parent == told["folder"] / "styled"
     assert movie["path kept"].startswith("//styled"), "the project may move"
-    assert movie["words"] == "Done"
+    assert movie["words"] == ["Done", "Styled by fresco-draft (draft)"]
     assert movie["pictures"], "keyframes were shown"
 
 

@@ -59,7 +59,7 @@ def movie_in_a_saved_file() -> None:
         "path kept": result.filepath,
         "rendered": stage.rendered(scene, result, FOLDER / "seen movie"),
         "pictures": sorted(card.pictures),
-        "words": part("panels").words(card),
+        "words": [part("panels").words(card), part("panels").styled_by(card)],
     }
     bpy.ops.fresco.insert()
     before = len(stage.strips(scene))
