@@ -98,5 +98,7 @@ def sentence(error: BridgeError) -> str:
 
 
 def _closed(text: str) -> str:
-    text = text[:1].upper() + text[1:]
+    first = text.split(maxsplit=1)[0].rstrip(":,")
+    if first.isalpha():  # else it is a name, as of a file
+        text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?", ":")) else f"{text}."

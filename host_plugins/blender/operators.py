@@ -404,7 +404,8 @@ class FRESCO_OT_open_panel(_Refusing, bpy.types.Operator):
         """Start the panel."""
         card = card_of(context, self.job)
         words = [*preferences.command(), "panel", *(["--job", card.ticket.job] if card else [])]
-        program.start(words, preferences.printed().with_name("panel.log"))
+        printed = preferences.printed().with_name("panel.log")
+        watch.mind(program.start(words, printed), printed)
 
 
 class FRESCO_OT_copy_log(_Refusing, bpy.types.Operator):

@@ -96,6 +96,8 @@ def _draw_server(layout: Any) -> None:
     row.label(text=state.doing.capitalize() or text, icon=icon)
     if state.name == "down":
         row.operator("fresco.start_server")
+    if watch.said:
+        _draw_text(layout, watch.said, "ERROR")
     if state.error is not None:
         _draw_text(layout, str(state.error), "ERROR")
         layout.operator("fresco.copy_log", icon="COPYDOWN")

@@ -19,7 +19,7 @@ import atheris  # pyright: ignore[reportMissingImports]
 import msgpack
 
 with atheris.instrument_imports(include=["bridge_server", "host_plugins"]):
-    from bridge_server import config, failures, operations, server
+    from bridge_server import config, envelope, failures, operations, server
     from bridge_server.access import LOCAL, Owner
     from bridge_server.doors import Wishes
     from bridge_server.errands import Errands
@@ -67,15 +67,15 @@ def through_the_reader(data: bytes) -> None:
     """A header with payloads: it is read, or refused with a code of the protocol."""
     cut = int.from_bytes(data[:2], "big") % (len(data) + 1)
     for frames in ([data], [data[2:cut], data[cut:]]):
-        wire.request_id(frames)
-        wire.request_token(frames)
+        envelope.request_id(frames)
+        envelope.request_token(frames)
         try:
-            call = wire.read_call(frames)
+            call = envelope.read_call(frames)
         except BridgeError as error:
             if error.code is Code.INTERNAL:
                 raise
             continue
-        again = wire.read_call(wire.write_call(call))
+        again = envelope.read_call(wire.write_call(call.id, call.op, call.session, call.fields))
         assert (again.id, again.op, dict(again.fields)) == (call.id, call.op, dict(call.fields))
 
 
@@ -100,7 +100,7 @@ class Dispatch:
     def __call__(self, data: bytes) -> None:
         """Answer a request: with what it asks for, or a code of the protocol."""
         try:
-            call = wire.read_call([data])
+            call = envelope.read_call([data])
         except BridgeError:
             return
         if call.op in _APART:
@@ -113,9 +113,9 @@ class Dispatch:
             told = failures.told(error)
             if told.code is Code.INTERNAL:
                 raise
-            wire.write_answer(wire.Answer(call.id, "s", error=told))
+            envelope.write_answer(wire.Answer(call.id, "s", error=told))
         else:
-            wire.write_answer(wire.Answer(call.id, "s", reply, payloads))
+            envelope.write_answer(wire.Answer(call.id, "s", reply, payloads))
 
 
 class _Deaf:

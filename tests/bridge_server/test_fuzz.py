@@ -405,7 +405,7 @@ def test_nothing_is_found_where_coverage_leads(target: str, tmp_path: Path) -> N
         [*command, "-max_total_time=60", "-timeout=20", "-seed=1"],
         cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     found = re.search(r"Done (\d+) runs in (\d+) second", done.stderr)
     assert found is not None, done.stderr[-4000:]
     print(f"{target}: {found[0]}")

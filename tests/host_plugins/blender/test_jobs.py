@@ -35,6 +35,10 @@ def told(
 ) -> dict[str, Any]:
     """What one sitting in Blender tells."""
     folder = tmp_path_factory.mktemp("project")
+    (folder / "frames").mkdir()
+    for number, picture in enumerate(pictures(long_clip), 41):
+        bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        cv2.imwrite(str(folder / "frames" / f"f.{number:03d}.png"), bgr)
     places = {
         endpoint.FOLDER: str(serving.runtime),
         config.HOME: str(serving.folder / "home"),
@@ -145,8 +149,25 @@ def test_a_meta_strip_is_rendered_and_its_result_lines_up(told: dict[str, Any]) 
         assert np.abs(shown.astype(int) - picture).max() <= 1
 
 
+def test_strips_are_styled_together_and_held_frames_are_held(told: dict[str, Any]) -> None:
+    held, images = told["together"]
+    assert (held["start"], held["stop"], held["type"]) == (900, 913, "IMAGE")
+    assert held["images"][8:] == held["images"][8:9] * 5
+    assert len(set(held["images"])) == 9, "no frame is styled twice"
+    assert (images["start"], images["stop"]) == (900, 909)
+    assert told["muted"] == [True, True]
+    for each in (held, images):
+        made = seen([str(Path(each["file"]).with_name(name)) for name in each["images"]])
+        for shown, picture in zip(seen(each["rendered"]), made, strict=True):
+            assert np.abs(shown.astype(int) - picture).max() <= 1
+
+
 def test_escape_stops_over_the_sequencer_only(told: dict[str, Any]) -> None:
     assert told["escape"] == [["PASS_THROUGH"], ["PASS_THROUGH"], ["FINISHED", "PASS_THROUGH"]]
+
+
+def test_a_panel_that_cannot_open_says_so_in_blender(told: dict[str, Any]) -> None:
+    assert "the panel cannot be opened" in told["panel"]
 
 
 def test_what_cannot_be_styled_is_said_and_leaves_nothing(told: dict[str, Any]) -> None:

@@ -180,6 +180,29 @@ def rendered_first() -> None:
     }
 
 
+def two_at_once() -> None:
+    """One that holds its last frame, and images; the originals are to be muted."""
+    held = stage.movie(scene, CLIP, 80, 900, after=-4)
+    first, *rest = sorted((FOLDER / "frames").iterdir())
+    images = stage.strips(scene).new_image("images", str(first), 81, 900)
+    for file in rest:
+        images.elements.append(file.name)
+    stage.only(scene, held, images)
+    for strip in (held, images):
+        set_small(strip, prompt="sepia film", keyframe_every=8)
+        strip.fresco_mute_original = True
+    bpy.ops.fresco.stylise()
+    cards = list(watch.desk.cards.values())[-2:]
+    told["together"] = [
+        {
+            **stage.described(done(card)),
+            "rendered": stage.rendered(scene, result_of(card), FOLDER / f"seen {place}"),
+        }
+        for place, card in enumerate(cards)
+    ]
+    told["muted"] = [held.mute, images.mute]
+
+
 def stopped_by_escape() -> None:
     """ESC over a sequencer stops what runs; elsewhere it does nothing."""
     strip = stage.movie(scene, CLIP, 60, 700)
@@ -203,6 +226,15 @@ def stopped_by_escape() -> None:
 
     told["escape"] = [pressed("TIMER", 50), pressed("ESC", 150), pressed("ESC", 50)]
     stage.until(watch, lambda: card.state == "cancelled")
+
+
+def panel_without_a_screen() -> None:
+    """The panel is a program of its own; that it cannot open is told here."""
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+        os.environ.pop(name, None)
+    bpy.ops.fresco.open_panel()
+    stage.until(watch, lambda: watch.said)
+    told["panel"] = watch.said
 
 
 def refused() -> None:
@@ -232,7 +264,8 @@ def said(act: Any) -> str:
 
 ACTS = (
     movie_in_a_saved_file, keyframes_then_the_rest, file_loaded_again, undone, animated,
-    rendered_first, stopped_by_escape, refused,
+    rendered_first, two_at_once, stopped_by_escape, panel_without_a_screen,
+    refused,
 )  # fmt: skip
 try:
     for act in ACTS:
