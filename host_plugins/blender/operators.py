@@ -13,7 +13,7 @@ from typing import Any
 
 import bpy
 
-from ..link import program
+from .. import program
 from ..link.errors import BridgeError, Code
 from . import compat, orders, preferences, properties, tickets, watch
 from .desk import REST, STOPPABLE, Card, Order
