@@ -96,6 +96,7 @@ def test_the_same_sources_give_the_same_bytes(extension: Path, tmp_path: Path) -
     ignore = shutil.ignore_patterns("__pycache__")
     for part in ("blender", "link"):
         shutil.copytree(BLENDER.parent / part, copy / part, ignore=ignore)
+    shutil.copy(BLENDER.parent / "program.py", copy)
     (copy / "__init__.py").touch()
     shutil.copy(REPOSITORY / "LICENSE", copy.parent)
     for at in copy.rglob("*.py"):
