@@ -11,7 +11,7 @@ Parts, each on what stands before it:
     tickets    what a strip remembers of its jobs
     connection the server, in a thread; desk: the jobs on it
     orders     from a strip to a job; watch: what happens by itself
-    operators, panels: what the user sees
+    operators, escape, panels: what the user sees
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-_PARTS = ("preferences", "properties", "thumbnails", "operators", "panels", "watch")
+_PARTS = ("preferences", "properties", "thumbnails", "operators", "escape", "panels", "watch")
 
 
 def _parts() -> Iterator[Any]:

@@ -11,6 +11,7 @@ import queue
 import subprocess
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -80,6 +81,8 @@ class Connection:
         self._name, self._find = client, find
         self._on_event, self._on_up = on_event, on_up
         self._asked: queue.SimpleQueue[_Asked] = queue.SimpleQueue()
+        #: Of the thread: what was asked and is not answered yet.
+        self._open: list[_Asked] = []
         self._told: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="FreSCo Bridge", daemon=True)
@@ -114,8 +117,9 @@ class Connection:
 
     def start_server(self, words: Sequence[str], printed: Path) -> None:
         """Start a server. Raises BridgeError: see `program.start_server`."""
-        self._process = program.start_server(words, printed)
+        # The thread takes a process without its time for one that does not start.
         self._started = time.monotonic()
+        self._process = program.start_server(words, printed)
         self.state = State("starting")
 
     # ----------------------------------------------------------------------------- the thread's
@@ -123,10 +127,20 @@ class Connection:
     def _run(self) -> None:
         while not self._ending.is_set():
             try:
-                self._converse()
+                self._talk()
             except BridgeError as error:  # noqa: PERF203
                 self._down(error)
                 self._ending.wait(_SOON if self._starting() else _LOOK)
+
+    def _talk(self) -> None:
+        """As `_converse`; what nobody thought of must not end the thread. Raises BridgeError."""
+        try:
+            self._converse()
+        except BridgeError:
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            raise BridgeError(Code.INTERNAL, f"the connection failed: {error!r}") from error
 
     def _converse(self) -> None:
         """Speak to the server that there is, until it is gone. Raises BridgeError: it is."""
@@ -158,13 +172,16 @@ class Connection:
 
     def _post(self, client: Client, asked: _Asked) -> None:
         def then(answer: Answer) -> None:
+            self._open.remove(asked)
             self._answer(asked, answer)
 
         message = asked.message
         fields = message.table() if message else {}
+        self._open.append(asked)
         try:
             client.post(asked.op.name, fields, getattr(message, "payloads", ()), then, _REPLY)
         except BridgeError as error:
+            self._open.remove(asked)
             self._tell(asked, error)
 
     def _answer(self, asked: _Asked, answer: Answer) -> None:
@@ -184,6 +201,8 @@ class Connection:
 
     def _down(self, error: BridgeError) -> None:
         """Say that there is no server; to everybody who asked, unless one is just starting."""
+        while self._open:
+            self._tell(self._open.pop(0), error)
         ended = self._process is not None and self._process.poll() is not None
         if self._starting() and not ended:
             self.state = State("starting")

@@ -16,7 +16,7 @@ from ..link.messages import Edit, Event, JobInfo, Made, Message, OfJob, Submit
 from .tickets import Ticket
 
 #: States in which nothing more happens by itself.
-REST = ("done", "failed", "cancelled", "waiting", "paused")
+REST = ("done", "failed", "cancelled", "waiting", "paused", "unknown")
 #: States in which a job can be stopped.
 STOPPABLE = ("queued", "running", "waiting", "paused")
 EFFECT = "io.fresco.Stylise"
@@ -54,6 +54,7 @@ class Card:
     pictures: the finished keyframes and those under way, as JPEG or a file: by source frame
     error: what went wrong with it here, or on the server
     asked: its files were asked for; made: they are known; arrived: they are to be placed
+    here: its strip is in the file that is open
     """
 
     ticket: Ticket
@@ -66,15 +67,21 @@ class Card:
     made: Made | None = None
     arrived: bool = False
     sent: bool = False
+    here: bool = True
     rendered: tuple[int, int] = (0, 0)
 
     @property
     def state(self) -> str:
-        """The job's state; "rendering" and "sending" before the server knows it."""
+        """The job's state; "rendering" and "sending" before the server knows it.
+
+        "unknown" of one that a file remembers, until a server tells of it.
+        """
         if self.error is not None and self.info is None:
-            return "failed"
+            return "cancelled" if self.error.code is Code.CANCELLED else "failed"
         if self.info is not None:
             return self.info.state
+        if self.order is None:
+            return "unknown"
         return "rendering" if self.renderings else "sending"
 
     @property
@@ -82,6 +89,16 @@ class Card:
         """How far the stage is that it is at, 0 to 1."""
         done, total = (self.info.done, self.info.total) if self.info else self.rendered
         return min(1.0, done / total) if total else 0.0
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether it was stopped before the server had it."""
+        return self.info is None and self.error is not None and self.error.code is Code.CANCELLED
+
+    @property
+    def to_be_sent(self) -> bool:
+        """Whether it is lost unless somebody sends it."""
+        return self.order is not None and (self.error is None or self.error.retryable)
 
     @property
     def active(self) -> bool:
@@ -118,9 +135,19 @@ class Desk:
     def adopt(self, tickets: Iterable[Ticket]) -> None:
         """Follow jobs that strips of an opened file remember."""
         for ticket in tickets:
-            if ticket.job not in self.cards:
+            card = self.cards.get(ticket.job)
+            if card is None:
                 self.cards[ticket.job] = Card(ticket)
                 self._refresh(ticket.job)
+            else:
+                # A copy of the strip may not know yet that the result was placed.
+                card.here, card.ticket = True, ticket if ticket.placed else card.ticket
+
+    def leave(self) -> None:
+        """Another file is open: of the jobs until now only those yet to be sent are followed."""
+        self.cards = {job: card for job, card in self.cards.items() if card.to_be_sent}
+        for card in self.cards.values():
+            card.here = False
 
     def advance(self) -> None:
         """Look after what is being rendered, and send what is ready."""
@@ -157,6 +184,7 @@ class Desk:
 
     def edit(self, job: str, frame: int, changes: Mapping[str, str]) -> None:
         """Change a keyframe of a job that is not done; one change after the other."""
+        self._known(job)
         card, left = self.cards[job], dict(changes)
 
         def then(told: Any) -> None:
@@ -166,7 +194,7 @@ class Desk:
 
         def send() -> None:
             what = next(iter(left))
-            base = self._known(job).revision
+            base = card.info.revision if card.info else 0
             edit = Edit(job=job, base=base, frame=frame, what=what, value=left.pop(what))
             self._ask(messages.EDIT, edit, then)
 
@@ -184,9 +212,9 @@ class Desk:
         self._ask(messages.DESCRIBE, None, self._described)
         self._ask(messages.MODELS, None, self._listed)
         for job, card in self.cards.items():
-            if card.order is None:
+            if card.order is None and not card.withdrawn:
                 self._refresh(job)
-            elif card.sent:
+            elif card.order is not None and card.sent:
                 self._send(card, card.order)
 
     def on_event(self, event: Event) -> None:
@@ -208,7 +236,7 @@ class Desk:
 
     def arrived(self) -> list[Card]:
         """The jobs whose files wait to be put on the timeline."""
-        return [card for card in self.cards.values() if card.arrived]
+        return [card for card in self.cards.values() if card.arrived and card.here]
 
     # ------------------------------------------------------------------------------------ inside
 
@@ -251,7 +279,8 @@ class Desk:
         """Take in a reply about a job."""
         if isinstance(told, BridgeError):
             # What is only late will be told again by events, or asked for when a server is there.
-            if not (told.retryable and card.info is not None):
+            # An order is another matter: it says why it is not on its way.
+            if card.order is not None or not told.retryable:
                 card.error = told
         elif card.info is None or told.seq >= card.info.seq:
             card.order = None
@@ -267,21 +296,24 @@ class Desk:
             if keyframe.path:
                 card.pictures.setdefault(keyframe.frame, keyframe.path)
         if info.state == "done" and not card.asked:
-            self.collect(info.job, place=not card.ticket.placed)
+            self._collect(card, place=not card.ticket.placed)
 
     def collect(self, job: str, place: bool = True) -> None:
         """Ask for the files of a done job; place: to put them on the timeline (again)."""
-        card = self.cards[job]
+        self._collect(self.cards[job], place)
+
+    def _collect(self, card: Card, place: bool) -> None:
         card.asked = True
 
         def then(told: Made | BridgeError) -> None:
             if isinstance(told, BridgeError):
-                card.error = told
+                # What got lost with the server is asked for again when the next one answers.
+                card.error, card.asked = told, not told.retryable
             else:
                 card.made, card.arrived = told, place
             self._changed()
 
-        self._ask(messages.RESULT, OfJob(job=job), then)
+        self._ask(messages.RESULT, OfJob(job=card.ticket.job), then)
 
     def _described(self, told: Any) -> None:
         if not isinstance(told, BridgeError):

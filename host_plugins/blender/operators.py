@@ -16,7 +16,7 @@ import bpy
 from .. import program
 from ..link.errors import BridgeError, Code
 from . import compat, orders, preferences, properties, tickets, watch
-from .desk import REST, STOPPABLE, Card, Order
+from .desk import STOPPABLE, Card, Order
 from .placing import PROPERTY
 from .rendering import NotRendered
 from .sources import Unusable
@@ -68,20 +68,12 @@ class _Stylising(_Refusing):
     """Begins a job for each selected strip."""
 
     until = ""
-    _begun: tuple[str, ...] = ()
 
     @classmethod
     def poll(cls, context: Any) -> bool:
         """Whether a strip is selected."""
         scene = compat.scene_of(context)
         return bool(scene and scene.sequence_editor and _stylable(context))
-
-    def invoke(self, context: Any, _event: Any) -> set[str]:
-        """Begin the jobs, and let ESC stop them."""
-        done = self.execute(context)
-        if self._begun:
-            bpy.ops.fresco.escape("INVOKE_DEFAULT", jobs=",".join(self._begun))
-        return done
 
     def act(self, context: Any) -> None:
         """Begin the jobs: all of them, or none if one of the strips cannot be styled."""
@@ -99,7 +91,6 @@ class _Stylising(_Refusing):
             watch.desk.begin(each.ticket, each.order, each.renderings)
             for note in each.notes:
                 self.report({"INFO"}, note)
-        self._begun = tuple(each.ticket.job for each in prepared)
 
 
 class FRESCO_OT_stylise(_Stylising, bpy.types.Operator):
@@ -226,7 +217,8 @@ class FRESCO_OT_redo_keyframe(_OfJob, bpy.types.Operator):
         """Change the keyframe; of a done job a new version is begun."""
         card = self.card(context)
         scene = compat.scene_of(context)
-        frame = nearest_keyframe(card, card.ticket.source_frame(scene.frame_current))
+        shown = watch.present(card.ticket).source_frame(scene.frame_current)
+        frame = nearest_keyframe(card, shown)
         start_server()
         if card.state == "done":
             self._again(card, frame)
@@ -306,15 +298,20 @@ class FRESCO_OT_forget(_OfJob, bpy.types.Operator):
     def act(self, context: Any) -> None:
         """Forget it, on its strip too."""
         card = self.card(context)
-        found = watch.find(card.ticket)
-        if found is not None:
-            known = tickets.read(found[1].get(properties.TICKETS, ""))
-            left = [each for each in known if each.job != card.ticket.job]
-            found[1][properties.TICKETS] = tickets.write(left)
+        watch.forget(card.ticket)
         watch.desk.forget(card.ticket.job)
 
 
 # ----------------------------------------------------------------------------- settings, server
+
+
+def _active(context: Any) -> Any:
+    """The active strip. Raises BridgeError: there is none."""
+    editor = compat.editor_of(context)
+    strip = compat.active(editor) if editor else None
+    if strip is None:
+        raise BridgeError(Code.NOT_FOUND, "no strip is active", "click on one")
+    return strip
 
 
 class FRESCO_OT_look(_Refusing, bpy.types.Operator):
@@ -344,9 +341,7 @@ class FRESCO_OT_copy_settings(_Refusing, bpy.types.Operator):
 
     def act(self, context: Any) -> None:
         """Copy them."""
-        source = compat.active(compat.scene_of(context).sequence_editor)
-        if source is None:
-            raise BridgeError(Code.NOT_FOUND, "no strip is active", "click on one")
+        source = _active(context)
         for strip in _stylable(context):
             if strip != source:
                 properties.copy(source, strip)
@@ -361,9 +356,7 @@ class FRESCO_OT_add_prompt(_Refusing, bpy.types.Operator):
 
     def act(self, context: Any) -> None:
         """Add one, to begin with as the first."""
-        strip = compat.active(compat.scene_of(context).sequence_editor)
-        if strip is None:
-            raise BridgeError(Code.NOT_FOUND, "no strip is active", "click on one")
+        strip = _active(context)
         getattr(strip, properties.PROMPTS).add().text = properties.value(strip, "prompt")
 
 
@@ -376,8 +369,7 @@ class FRESCO_OT_remove_prompt(_Refusing, bpy.types.Operator):
 
     def act(self, context: Any) -> None:
         """Remove the last one."""
-        strip = compat.active(compat.scene_of(context).sequence_editor)
-        further: Any = getattr(strip, properties.PROMPTS) if strip is not None else None
+        further: Any = getattr(_active(context), properties.PROMPTS)
         if further:
             further.remove(len(further) - 1)
 
@@ -439,54 +431,6 @@ def log_text(card: Card | None) -> str:
     return "\n".join(lines)
 
 
-# ------------------------------------------------------------------------------------------ ESC
-
-
-class FRESCO_OT_escape(bpy.types.Operator):
-    """Stop the jobs of this session when ESC is pressed over the sequencer"""
-
-    bl_idname = "fresco.escape"
-    bl_label = "Stop with ESC"
-    bl_options = {"INTERNAL"}
-    jobs: bpy.props.StringProperty(options={"SKIP_SAVE", "HIDDEN"})  # pyright: ignore
-    _timer: Any = None
-
-    def invoke(self, context: Any, _event: Any) -> set[str]:
-        """Listen, as long as the jobs run; everything else passes through."""
-        self._timer = context.window_manager.event_timer_add(0.5, window=context.window)
-        context.window_manager.modal_handler_add(self)
-        return {"RUNNING_MODAL"}
-
-    def modal(self, context: Any, event: Any) -> set[str]:
-        """Stop the jobs at ESC; end with them."""
-        running = running_of(self.jobs)
-        if event.type == "ESC" and event.value == "PRESS" and over_sequencer(context, event):
-            for job in running:
-                watch.desk.cancel(job)
-            running = []
-        if running:
-            return {"PASS_THROUGH"}
-        context.window_manager.event_timer_remove(self._timer)
-        return {"FINISHED", "PASS_THROUGH"}
-
-
-def running_of(jobs: str) -> list[str]:
-    """Those of some jobs (ids, with commas between them) that go on by themselves."""
-    cards = watch.desk.cards
-    return [job for job in jobs.split(",") if job in cards and cards[job].state not in REST]
-
-
-def over_sequencer(context: Any, event: Any) -> bool:
-    """Whether the pointer is over a sequencer: elsewhere ESC means something else."""
-    for area in context.window.screen.areas:
-        inside = (
-            0 <= event.mouse_x - area.x < area.width and 0 <= event.mouse_y - area.y < area.height
-        )
-        if inside:
-            return area.type == "SEQUENCE_EDITOR"
-    return False
-
-
 CLASSES = (
     FRESCO_OT_stylise,
     FRESCO_OT_first_frame,
@@ -503,7 +447,6 @@ CLASSES = (
     FRESCO_OT_start_server,
     FRESCO_OT_open_panel,
     FRESCO_OT_copy_log,
-    FRESCO_OT_escape,
 )
 
 

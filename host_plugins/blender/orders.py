@@ -62,7 +62,7 @@ def prepare(scene: Any, strip: Any, until: str = "") -> Prepared:
     ticket = Ticket(
         job, scene.name, strip.name, source.start, tuple(source.frames), str(place),
         name=prompt or strip.name, geometry=dict(source.geometry),
-        mute=getattr(strip, properties.MUTE),
+        mute=getattr(strip, properties.MUTE), anchor=compat.content_start(strip),
     )  # fmt: skip
     order = Order(values, title=f"{strip.name}: {prompt}"[:200] if prompt else strip.name)
     return Prepared(ticket, order, tuple(preparing.renderings), tuple(notes))

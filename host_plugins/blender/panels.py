@@ -28,6 +28,7 @@ _STATES = {
     "done": "Done",
     "failed": "Failed",
     "cancelled": "Cancelled",
+    "unknown": "Will be known once the server runs",
 }
 _STAGES = {
     "analyse": "Looking at the clip",

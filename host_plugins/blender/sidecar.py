@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ def write(result: Path, told: Mapping[str, Any]) -> Path:
         part.write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
         os.replace(part, file)
     except OSError as error:
+        with suppress(OSError):
+            part.unlink()
         what = f"{file} cannot be written: {error}"
         raise BridgeError(
             Code.HOST, what, "see whether the disk is full or write-protected"

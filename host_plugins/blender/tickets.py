@@ -23,6 +23,7 @@ class Ticket:
     geometry: how the source lies on the screen, and so the result (`sources.Source`)
     mute: whether the original is muted once the result is there
     placed: whether the result was put on the timeline
+    anchor: the timeline frame at which the strip's content began, to see whether it was moved
     """
 
     job: str
@@ -35,6 +36,7 @@ class Ticket:
     geometry: dict[str, Any] = field(default_factory=dict[str, Any])
     mute: bool = False
     placed: bool = False
+    anchor: float | None = None
 
     @property
     def first(self) -> int:
@@ -56,6 +58,12 @@ class Ticket:
         place = min(max(timeline - self.start, 0), len(self.frames) - 1)
         return self.frames[place]
 
+    def moved(self, anchor: float) -> Ticket:
+        """The ticket of a strip whose content begins at `anchor` by now."""
+        if self.anchor is None:
+            return self
+        return replace(self, start=self.start + round(anchor - self.anchor), anchor=anchor)
+
     def table(self) -> dict[str, Any]:
         """Plain values, for JSON; frames that go up one by one as their ends."""
         told = asdict(self)
@@ -71,7 +79,7 @@ def write(tickets: Iterable[Ticket]) -> str:
 def read(text: str) -> list[Ticket]:
     """Read what `write` wrote; what somebody else has put there is left out."""
     told: Any = None
-    with suppress(ValueError):
+    with suppress(ValueError, TypeError):
         told = json.loads(text)
     found: list[Ticket] = []
     for table in told if isinstance(told, list) else []:  # pyright: ignore

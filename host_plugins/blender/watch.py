@@ -8,6 +8,7 @@ whoever runs Blender calls `tick`.
 from __future__ import annotations
 
 import subprocess
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ desk: Desk
 said = ""
 _started: list[tuple[subprocess.Popen[bytes], Path]] = []
 _changed = True
+#: Add-ons are switched on while the open file must not be looked at: the first tick does.
+_unread = True
 
 
 def _ask(op: Any, message: Any, then: Any) -> None:
@@ -44,7 +47,7 @@ def _see() -> None:
 
 def register() -> None:
     """Begin to follow the jobs."""
-    global connection, desk
+    global connection, desk, _unread
     desk = Desk(_ask, _see)
     client = f"Blender {bpy.app.version_string}"
     connection = Connection(client, lambda event: desk.on_event(event), lambda: desk.on_up())
@@ -52,9 +55,10 @@ def register() -> None:
     properties.known_models = lambda: desk.models
     bpy.app.handlers.load_post.append(_loaded)
     bpy.app.handlers.undo_post.append(_undone)
+    bpy.app.handlers.redo_post.append(_undone)
+    _unread = True
     if not bpy.app.background:
         bpy.app.timers.register(_timed, first_interval=_IDLE, persistent=True)
-    adopt()
 
 
 def unregister() -> None:
@@ -64,6 +68,7 @@ def unregister() -> None:
     for handlers, own in (
         (bpy.app.handlers.load_post, _loaded),
         (bpy.app.handlers.undo_post, _undone),
+        (bpy.app.handlers.redo_post, _undone),
     ):
         if own in handlers:
             handlers.remove(own)
@@ -74,7 +79,10 @@ def unregister() -> None:
 
 
 def _timed() -> float:
-    tick()
+    try:
+        tick()
+    except Exception:  # Blender would call a timer that fails never again
+        traceback.print_exc()
     busy = connection.state.name == "starting" or any(each.active for each in desk.cards.values())
     return _BUSY if busy else _IDLE
 
@@ -82,6 +90,8 @@ def _timed() -> float:
 def tick() -> None:
     """Take what has come, put results into their places, and have the panel drawn anew."""
     global _changed
+    if _unread:
+        adopt()
     before = connection.state
     connection.collect()
     desk.advance()
@@ -126,25 +136,40 @@ def _redraw() -> None:
 
 @persistent
 def _loaded(_file: Any, _more: Any = None) -> None:
+    desk.leave()
     adopt()
 
 
 @persistent
 def _undone(_scene: Any, _more: Any = None) -> None:
-    """What was placed counts as placed, also where the step that placed it was undone."""
-    for card in desk.cards.values():
-        found = find(card.ticket)
-        if card.ticket.placed and found is not None:
-            remember(found[1], card.ticket)
+    """Undo takes no job from the list: strips remember it, and a result that was placed, again."""
+    current = {job: card.ticket for job, card in desk.cards.items() if card.here}
+    lost = dict(current)
+    for _, strip, known in _memories():
+        now = [current.get(each.job, each) for each in known]
+        if now != known:
+            strip[properties.TICKETS] = tickets.write(now)
+        for each in known:
+            lost.pop(each.job, None)
+    for ticket in lost.values():
+        if found := _named(ticket):
+            remember(found[1], ticket)
 
 
 def adopt() -> None:
     """Follow the jobs that the opened file remembers."""
-    if not isinstance(bpy.data, bpy.types.BlendData):  # while add-ons are registered at the start
-        return
+    global _unread
+    _unread = False
+    for _, _, known in _memories():
+        desk.adopt(known)
+
+
+def _memories() -> Iterator[tuple[Any, Any, list[Ticket]]]:
+    """Every scene and strip with what the strip remembers, if that is something."""
     for scene in bpy.data.scenes:
         for strip in every_strip(scene):
-            desk.adopt(tickets.read(strip.get(properties.TICKETS, "")))
+            if known := tickets.read(strip.get(properties.TICKETS, "")):
+                yield scene, strip, known
 
 
 def every_strip(scene: Any) -> Iterator[Any]:
@@ -159,17 +184,51 @@ def remember(strip: Any, ticket: Ticket) -> None:
     strip[properties.TICKETS] = tickets.write(tickets.renewed(known, ticket))
 
 
+def renew(ticket: Ticket) -> None:
+    """Let all that remember a job keep its new ticket: the strip, and copies and halves of it."""
+    for _, strip in _remembering(ticket):
+        remember(strip, ticket)
+
+
+def forget(ticket: Ticket) -> None:
+    """Let no strip remember a job."""
+    for _, strip in _remembering(ticket):
+        known = tickets.read(strip[properties.TICKETS])
+        left = [each for each in known if each.job != ticket.job]
+        strip[properties.TICKETS] = tickets.write(left)
+
+
 def find(ticket: Ticket) -> tuple[Any, Any] | None:
-    """The scene and the strip of a job, by what the strip remembers, else by their names."""
-    scenes = sorted(bpy.data.scenes, key=lambda scene: scene.name != ticket.scene)
-    for scene in scenes:
-        for strip in every_strip(scene):
-            known = tickets.read(strip.get(properties.TICKETS, ""))
-            if any(each.job == ticket.job for each in known):
-                return scene, strip
+    """The scene and the strip of a job, by what the strip remembers, else by their names.
+
+    Of copies the one that has the name, so of a strip that was split its left half.
+    """
+    found = _remembering(ticket)
+    return found[0] if found else _named(ticket)
+
+
+def present(ticket: Ticket) -> Ticket:
+    """The ticket as its strip lies now: it may have been moved since."""
+    found = find(ticket)
+    return ticket.moved(compat.content_start(found[1])) if found else ticket
+
+
+def _remembering(ticket: Ticket) -> list[tuple[Any, Any]]:
+    """The scenes and strips that remember a job, those that are named in its ticket first."""
+    found = [
+        (scene, strip)
+        for scene, strip, known in _memories()
+        if any(each.job == ticket.job for each in known)
+    ]
+    return sorted(
+        found, key=lambda each: (each[0].name != ticket.scene, each[1].name != ticket.strip)
+    )
+
+
+def _named(ticket: Ticket) -> tuple[Any, Any] | None:
     scene = bpy.data.scenes.get(ticket.scene)
     named = [each for each in every_strip(scene) if each.name == ticket.strip] if scene else []
-    return (scene, named[0]) if scene and named else None
+    return (scene, named[0]) if named else None
 
 
 # -------------------------------------------------------------------------------- the result
@@ -177,33 +236,41 @@ def find(ticket: Ticket) -> tuple[Any, Any] | None:
 
 def _place(card: Card) -> None:
     """Put a job's result above its strip; what goes wrong is said at the job."""
-    ticket = card.ticket
     try:
-        found = find(ticket)
-        if found is None:
-            raise placing.NotPlaced(
-                f"the strip {ticket.strip!r} is not in this file",
-                "open the file it is in, or take the result from its folder",
-            )
-        scene, strip = found
-        facts = sidecar.facts(card)
-        files = outputs(card)
-        sidecar.write(files[0], facts)
-        length = len(ticket.frames)
-        placing.place(
-            scene, files, ticket.start, ticket.name, strip, facts,
-            length=length, geometry=ticket.geometry,
-        )  # fmt: skip
-        if ticket.mute:
-            strip.mute = True
-        card.ticket = tickets.placed(ticket)
-        remember(strip, card.ticket)
-        bpy.ops.ed.undo_push(message="Styled strip")
+        _put(card)
     except BridgeError as error:
         card.error = error
     except placing.NotPlaced as error:
         card.error = BridgeError(Code.HOST, error.message, error.hint)
+    except Exception as error:
+        # Blender says with many exceptions that it cannot; the other jobs must not suffer.
+        traceback.print_exc()
+        card.error = BridgeError(Code.HOST, f"the result cannot be placed: {error}")
     _see()
+
+
+def _put(card: Card) -> None:
+    """Put a result onto the timeline, and remember it. Raises: see `_place`."""
+    found = find(card.ticket)
+    if found is None:
+        raise placing.NotPlaced(
+            f"the strip {card.ticket.strip!r} is not in this file any more",
+            f"the result is in {card.ticket.folder}",
+        )
+    scene, strip = found
+    card.ticket = ticket = card.ticket.moved(compat.content_start(strip))
+    facts, files = sidecar.facts(card), outputs(card)
+    placing.place(
+        scene, files, ticket.start, ticket.name, strip, facts,
+        length=len(ticket.frames), geometry=ticket.geometry,
+    )  # fmt: skip
+    if ticket.mute:
+        strip.mute = True
+    card.ticket = tickets.placed(ticket)
+    remember(strip, card.ticket)
+    renew(card.ticket)
+    bpy.ops.ed.undo_push(message="Styled strip")
+    sidecar.write(files[0], facts)
 
 
 def outputs(card: Card) -> list[Path]:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from host_plugins.blender.desk import Card, Order
+from host_plugins.blender.desk import Card, Desk, Order
 from host_plugins.blender.tickets import Ticket
-from host_plugins.link.errors import Code
+from host_plugins.link.errors import BridgeError, Code
+from host_plugins.link.messages import JobInfo, Made
 from tests.bridge_server.reels import pictures
 from tests.bridge_server.serving import Serving
 from tests.host_plugins.blender.sitting import Sitting
@@ -130,7 +131,7 @@ def test_a_job_is_stopped_before_and_after_it_is_sent(
     card = sitting.desk.begin(ticket(tmp_path), Order(values(clip, tmp_path)), [rendering])
     sitting.desk.cancel(card.ticket.job)
     assert rendering.cancelled
-    assert card.state == "failed"
+    assert card.state == "cancelled"
     assert card.error is not None
     assert card.error.code is Code.CANCELLED
 
@@ -180,6 +181,117 @@ def test_a_job_survives_the_server(clip: Path, tmp_path: Path) -> None:
     finally:
         sitting.connection.close()
         serving.kill()
+
+
+class Script:
+    """Answers a desk as a test says; keeps what is asked."""
+
+    def __init__(self) -> None:
+        self.desk = Desk(lambda op, message, then: self.asked.append((op.name, message, then)))
+        self.asked: list[tuple[str, Any, Any]] = []
+
+    def answer(self, op: str, told: Any) -> None:
+        """Answer the oldest question of a kind."""
+        found = next(each for each in self.asked if each[0] == op)
+        self.asked.remove(found)
+        found[2](told)
+
+    def count(self, op: str) -> int:
+        return sum(each[0] == op for each in self.asked)
+
+
+GONE = BridgeError(Code.UNAVAILABLE, "no server runs")
+
+
+def info(job: str, seq: int = 1, state: str = "done", revision: int = 1) -> JobInfo:
+    return JobInfo(job=job, state=state, seq=seq, revision=revision)
+
+
+def made(job: str) -> Made:
+    return Made(job=job, state="done")
+
+
+def test_without_a_server_old_jobs_of_a_file_are_no_failures(tmp_path: Path) -> None:
+    script = Script()
+    old = ticket(tmp_path)
+    script.desk.adopt([old])
+    script.answer("job", GONE)
+    card = script.desk.cards[old.job]
+    assert (card.state, card.error, card.active) == ("unknown", None, False)
+    script.desk.on_up()
+    script.answer("job", info(old.job))
+    assert card.state == "done"
+
+
+def test_a_result_that_got_lost_with_the_server_is_asked_for_again(tmp_path: Path) -> None:
+    script = Script()
+    old = ticket(tmp_path)
+    script.desk.adopt([old])
+    script.answer("job", info(old.job))
+    script.answer("result", GONE)
+    card = script.desk.cards[old.job]
+    assert not card.arrived
+    script.desk.on_up()
+    script.answer("job", info(old.job))
+    script.answer("result", made(old.job))
+    assert card.arrived
+    assert card.error is None
+
+
+def test_another_file_keeps_only_what_is_still_to_be_sent(tmp_path: Path) -> None:
+    script = Script()
+    sent, waits = ticket(tmp_path), ticket(tmp_path)
+    script.desk.adopt([sent])
+    rendering = Slow(100)
+    script.desk.begin(waits, Order(), [rendering])
+    script.desk.leave()
+    assert list(script.desk.cards) == [waits.job]
+    assert not rendering.cancelled
+    for _ in range(100):
+        script.desk.advance()
+    script.answer("job", info(sent.job))
+    script.answer("submit", info(waits.job))
+    assert script.count("result") == 2, "an answer to what was left does no harm"
+    script.answer("result", made(sent.job))
+    script.answer("result", made(waits.job))
+    assert script.desk.arrived() == [], "its strip is not in this file"
+    script.desk.adopt([waits])
+    (card,) = script.desk.arrived()
+    assert card.ticket == waits
+
+
+def test_what_one_copy_of_a_strip_knows_holds_for_all(tmp_path: Path) -> None:
+    script = Script()
+    old = ticket(tmp_path)
+    script.desk.adopt([old])
+    script.desk.adopt([replace(old, placed=True)])
+    script.desk.adopt([old])
+    assert script.desk.cards[old.job].ticket.placed
+    script.answer("job", info(old.job))
+    script.answer("result", made(old.job))
+    assert script.desk.arrived() == []
+
+
+def test_a_job_that_is_hidden_while_its_change_is_under_way_does_no_harm(tmp_path: Path) -> None:
+    script = Script()
+    old = ticket(tmp_path)
+    script.desk.adopt([old])
+    script.answer("job", info(old.job, state="waiting"))
+    script.desk.edit(old.job, 4, {"seed": "1", "prompt": "neon"})
+    script.desk.forget(old.job)
+    script.answer("edit", info(old.job, seq=2, state="waiting", revision=2))
+    (edit,) = (message for op, message, _ in script.asked if op == "edit")
+    assert (edit.what, edit.base) == ("prompt", 2)
+
+
+def test_a_job_stopped_before_it_was_sent_stays_so(tmp_path: Path) -> None:
+    script = Script()
+    own = ticket(tmp_path)
+    script.desk.begin(own, Order(), [Slow(100)])
+    script.desk.cancel(own.job)
+    script.desk.on_up()
+    assert script.count("job") == 0
+    assert script.desk.cards[own.job].state == "cancelled"
 
 
 def test_without_a_server_the_order_waits_for_one(clip: Path, tmp_path: Path) -> None:

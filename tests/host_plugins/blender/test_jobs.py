@@ -162,8 +162,10 @@ def test_strips_are_styled_together_and_held_frames_are_held(told: dict[str, Any
             assert np.abs(shown.astype(int) - picture).max() <= 1
 
 
-def test_escape_stops_over_the_sequencer_only(told: dict[str, Any]) -> None:
-    assert told["escape"] == [["PASS_THROUGH"], ["PASS_THROUGH"], ["FINISHED", "PASS_THROUGH"]]
+def test_escape_stops_over_the_sequencer_while_jobs_run(told: dict[str, Any]) -> None:
+    escape = told["escape"]
+    assert escape["taken"] == [False, True, False], "not without jobs, nor while the film plays"
+    assert (escape["keys"], escape["where"]) == (["ESC"], "SEQUENCE_EDITOR")
 
 
 def test_a_panel_that_cannot_open_says_so_in_blender(told: dict[str, Any]) -> None:
@@ -177,3 +179,20 @@ def test_what_cannot_be_styled_is_said_and_leaves_nothing(told: dict[str, Any]) 
     assert "press Stylise first" in no_job
     assert told["left"] == 0
     assert not any("Traceback" in each for each in told["refused"])
+
+
+def test_a_result_goes_to_its_own_strip_in_its_own_file_once(told: dict[str, Any]) -> None:
+    elsewhere = told["elsewhere"]
+    assert elsewhere["same scene"], "so another file could be taken for it"
+    assert elsewhere["there"] == 0, "a strip of the same name in another file is another strip"
+    assert (elsewhere["start"], elsewhere["stop"]) == (1025, 1034), "to where the strip was moved"
+    assert elsewhere["again"] == 1, "the other half of the strip knows too that it was placed"
+
+
+def test_what_fails_in_the_timer_does_not_end_it(told: dict[str, Any]) -> None:
+    assert told["timer failed"]
+
+
+def test_without_strips_the_buttons_say_so(told: dict[str, Any]) -> None:
+    assert all("no strip is active" in each for each in told["without strips"])
+    assert not any("Traceback" in each for each in told["without strips"])

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,9 +30,10 @@ def test_a_long_plain_clip_is_remembered_in_few_words() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "3", "{}", '[{"job": "a"}]', '[{"frames": null}]', "[[]]", "[null]"]
+    "text",
+    ["", "{", "3", "{}", '[{"job": "a"}]', '[{"frames": null}]', "[[]]", "[null]", None, 3.5],
 )
-def test_what_is_no_ticket_is_left_out(text: str) -> None:
+def test_what_is_no_ticket_is_left_out(text: Any) -> None:
     assert tickets.read(text) == []
 
 
@@ -44,6 +48,16 @@ def test_frames_of_the_source_are_found_by_the_timeline() -> None:
     assert [PLAIN.source_frame(at) for at in (0, 500)] == [20, 29], "the nearest one outside"
     assert (HELD.first, HELD.stop, HELD.plain) == (3, 7, False)
     assert [HELD.source_frame(at) for at in range(5, 10)] == [3, 3, 4, 6, 6]
+
+
+def test_a_strip_that_was_moved_takes_its_result_along() -> None:
+    anchored = replace(PLAIN, anchor=81.5)
+    assert tickets.read(tickets.write([anchored])) == [anchored]
+    later = anchored.moved(106.5)
+    assert (later.start, later.anchor) == (126, 106.5)
+    assert later.source_frame(126) == 20
+    assert later.moved(81.5) == anchored
+    assert PLAIN.moved(500.0) == PLAIN, "of an old ticket nothing is known"
 
 
 def test_a_ticket_replaces_the_one_of_its_job() -> None:

@@ -5,6 +5,7 @@ One Blender for all of it: what a user does in one sitting.
 
 import os
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -106,9 +107,7 @@ def file_loaded_again() -> None:
     bpy.ops.wm.save_mainfile()
     watch.desk.cards.clear()  # as after a restart
     bpy.ops.wm.open_mainfile(filepath=bpy.data.filepath)
-    scene = bpy.context.scene
-    if hasattr(bpy.context.workspace, "sequencer_scene"):
-        bpy.context.workspace.sequencer_scene = scene
+    scene = stage.edited()
     told["reopened"] = {"found": job in watch.desk.cards}
     result = done(watch.desk.cards[job])
     told["reopened"] |= stage.described(result)
@@ -204,28 +203,25 @@ def two_at_once() -> None:
 
 
 def stopped_by_escape() -> None:
-    """ESC over a sequencer stops what runs; elsewhere it does nothing."""
+    """The key stops what runs; when nothing does, or the film plays, it is not taken."""
     strip = stage.movie(scene, CLIP, 60, 700)
     set_small(strip, steps=400, prompt="watercolour")
+    poll = bpy.ops.fresco.escape.poll
+    taken = [poll()]
     bpy.ops.fresco.stylise()
     card = newest()
     stage.until(watch, lambda: card.state == "running")
-    areas = [
-        SimpleNamespace(type="SEQUENCE_EDITOR", x=0, y=0, width=100, height=100),
-        SimpleNamespace(type="VIEW_3D", x=100, y=0, width=100, height=100),
-    ]
-    manager = SimpleNamespace(event_timer_remove=lambda _timer: None)
-    window = SimpleNamespace(screen=SimpleNamespace(areas=areas))
-    context = SimpleNamespace(window=window, window_manager=manager)
-    escape = part("operators").FRESCO_OT_escape
-    own = SimpleNamespace(jobs=card.ticket.job, _timer=None)
-
-    def pressed(kind: str, x: int) -> list[str]:
-        event = SimpleNamespace(type=kind, value="PRESS", mouse_x=x, mouse_y=50)
-        return sorted(escape.modal(own, context, event))
-
-    told["escape"] = [pressed("TIMER", 50), pressed("ESC", 150), pressed("ESC", 50)]
+    taken.append(poll())
+    plays = SimpleNamespace(screen=SimpleNamespace(is_animation_playing=True))
+    taken.append(part("escape").FRESCO_OT_escape.poll(plays))
+    bpy.ops.fresco.escape()
     stage.until(watch, lambda: card.state == "cancelled")
+    keymap = bpy.context.window_manager.keyconfigs.addon.keymaps["Sequencer"]
+    told["escape"] = {
+        "taken": taken,
+        "keys": [each.type for each in keymap.keymap_items if each.idname == "fresco.escape"],
+        "where": keymap.space_type,
+    }
 
 
 def panel_without_a_screen() -> None:
@@ -253,6 +249,69 @@ def refused() -> None:
     told["refused"].append(said(bpy.ops.fresco.cancel))
 
 
+def elsewhere() -> None:
+    """While a job runs its strip is moved, split and renamed, and another file is opened."""
+    global scene
+    strip = stage.movie(scene, CLIP, 90, 1000)
+    set_small(strip, prompt="woodcut")
+    bpy.ops.fresco.stylise()
+    ticket = newest().ticket
+    part("compat").set_content_start(strip, 1025)
+    strip.split(frame=1030, split_method="SOFT")
+    strip.name = "another name"
+    bpy.ops.wm.save_mainfile()
+    home = bpy.data.filepath
+    bpy.ops.wm.read_homefile(use_empty=True)
+    scene = stage.timeline()
+    stage.movie(scene, CLIP, 1, 1).name = ticket.strip
+    stage.until(watch, lambda: list(Path(ticket.folder).glob("*.mp4")))
+    for _ in range(50):
+        watch.tick()
+        time.sleep(0.02)
+    told["elsewhere"] = {"same scene": scene.name == ticket.scene, "there": results_of(ticket.job)}
+    bpy.ops.wm.open_mainfile(filepath=home)
+    scene = stage.edited()
+    told["elsewhere"] |= stage.described(done(watch.desk.cards[ticket.job]))
+    switch_off_and_on()
+    stage.until(watch, lambda: watch.desk.cards[ticket.job].made)
+    watch.tick()
+    told["elsewhere"]["again"] = results_of(ticket.job)
+
+
+def switch_off_and_on() -> None:
+    for switch in (bpy.ops.preferences.addon_disable, bpy.ops.preferences.addon_enable):
+        switch(module=stage.NAME)
+    watch.tick()
+
+
+def results_of(job: str) -> int:
+    return sum(job in each.get("fresco_bridge", "") for each in stage.strips(scene))
+
+
+class Fails:
+    called = False
+
+    def __call__(self, _told: Any) -> None:
+        self.called = True
+        raise RuntimeError("as a test has it")
+
+
+def failing() -> None:
+    """What fails in the timer is written down, and the timer goes on."""
+    fails = Fails()
+    watch.connection.ask(sys.modules[f"{stage.NAME}.link.messages"].PING, None, fails)
+    end = time.monotonic() + 60
+    while not fails.called and time.monotonic() < end:
+        assert watch._timed() > 0
+        time.sleep(0.02)
+    told["timer failed"] = fails.called
+    scene.sequence_editor_clear()
+    ops = bpy.ops.fresco
+    told["without strips"] = [
+        said(act) for act in (ops.copy_settings, ops.add_prompt, ops.remove_prompt)
+    ]
+
+
 def said(act: Any) -> str:
     """What an operator says that refuses."""
     try:
@@ -264,8 +323,8 @@ def said(act: Any) -> str:
 
 ACTS = (
     movie_in_a_saved_file, keyframes_then_the_rest, file_loaded_again, undone, animated,
-    rendered_first, two_at_once, stopped_by_escape, panel_without_a_screen,
-    refused,
+    rendered_first, two_at_once, stopped_by_escape, panel_without_a_screen, refused,
+    elsewhere, failing,
 )  # fmt: skip
 try:
     for act in ACTS:

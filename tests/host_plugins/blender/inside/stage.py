@@ -20,11 +20,17 @@ def installed(extension: str) -> Callable[[str], Any]:
     return lambda part: sys.modules[f"{NAME}.blender.{part}"]
 
 
-def timeline(width: int = 96, height: int = 64, fps: int = 24, base: float = 1.001) -> Any:
-    """The scene with an empty sequencer, which is also the one that is edited."""
+def edited() -> Any:
+    """The scene of the file that is open, as the one whose sequencer is edited."""
     scene = bpy.context.scene
     if hasattr(bpy.context.workspace, "sequencer_scene"):
         bpy.context.workspace.sequencer_scene = scene
+    return scene
+
+
+def timeline(width: int = 96, height: int = 64, fps: int = 24, base: float = 1.001) -> Any:
+    """The scene with an empty sequencer, which is also the one that is edited."""
+    scene = edited()
     scene.sequence_editor_clear()
     scene.sequence_editor_create()
     scene.render.resolution_x, scene.render.resolution_y = width, height
