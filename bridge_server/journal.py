@@ -130,8 +130,9 @@ class Journal:
                 file, timeout=patience, isolation_level=None, check_same_thread=False
             )
             self._base.row_factory = sqlite3.Row
-            # Committed means on the disk, also when the power goes.
-            for setting in ("journal_mode = wal", "synchronous = full"):
+            # Committed means on the disk, also when the power goes. What `checkpoint` does would
+            # make every so many commits wait for it.
+            for setting in ("journal_mode = wal", "synchronous = full", "wal_autocheckpoint = 0"):
                 self._base.execute(f"pragma {setting}")
             self._prepare(file)
         except sqlite3.DatabaseError as error:
@@ -149,13 +150,17 @@ class Journal:
         self._base.close()
 
     @contextmanager
-    def change(self) -> Generator[None]:
+    def change(self, durable: bool = True) -> Generator[None]:
         """Make everything within one change: all of it, or nothing; then tell of its events.
+
+        durable: not to be lost when the power goes. Else it is not waited for the disk: it outlives
+            this process, and becomes durable with the next change that is
 
         Raises:
             BridgeError: the disk is full (no_space); another program holds the file (busy).
         """
         try:
+            self._base.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
             self._base.execute("begin immediate")
             yield
             self._base.execute("commit")
@@ -337,6 +342,16 @@ def _event(found: sqlite3.Row) -> Event:
 def _plain(row: Row, name: str) -> Any:
     value = getattr(row, name)
     return json.dumps(value) if name in _AS_JSON else value
+
+
+def checkpoint(file: Path) -> None:
+    """Bring what was committed from the log beside the file into it; nobody waits for that.
+
+    Raises:
+        sqlite3.OperationalError: it cannot be written now; later is as good.
+    """
+    with closing(sqlite3.connect(file, timeout=0)) as base:
+        base.execute("pragma wal_checkpoint(passive)")
 
 
 def _refused(file: Path, error: sqlite3.DatabaseError) -> BridgeError | None:

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 _TRUSTED = ("events.subscribe", "events.unsubscribe", "events.replay", "shutdown")
 #: The state that each gives a job that runs.
 _WISHES = {"cancel": "cancelled", "pause": "paused", "edit": "queued"}
+#: These do not wait for the disk. At worst a job goes on after a power cut, and is stopped again.
+_STOPS = frozenset({"cancel", "pause"})
 CAPABILITIES = ("files", "uploads", "frames", "previews", "looks")
 #: Bytes of an uploaded or downloaded chunk at most.
 CHUNK = 8 << 20
@@ -108,7 +110,8 @@ async def _changed(server: Server, peer: Peer, call: Call, asked: Any) -> Mappin
 
     try:
         await _check_painted(server, peer, asked)
-        told = await server.journalled(lambda: server.jobs.once(whose, what, do))
+        durable = call.op not in _STOPS
+        told = await server.journalled(lambda: server.jobs.once(whose, what, do), durable)
     except BridgeError as error:
         refusal = error
         await server.journalled(lambda: server.jobs.keep_refusal(whose, what, refusal))

@@ -37,7 +37,7 @@ from bridge_server.errands import Errands
 from bridge_server.forecast import blended
 from bridge_server.job_logs import JobLogs, shortened
 from bridge_server.jobs import Jobs
-from bridge_server.journal import Journal, Row
+from bridge_server.journal import Journal, Row, checkpoint
 from bridge_server.loopback import Line, Loopback
 from bridge_server.outbox import Outbox
 from bridge_server.request import Request, from_table
@@ -69,6 +69,8 @@ _AT_DOOR = 5.0
 _SERVER_ENDED, _EDITED = "the server was ended", "it was changed, or resumed"
 #: Seconds between looks at what is old and may go.
 _TIDY = 3600.0
+#: Seconds between bringing the journal's log into its file.
+_CHECKPOINT = 10.0
 #: Seconds for which the last replies may leave when the server ends.
 _FAREWELL = 0.2
 #: Seconds between looks at uploads that nobody needs.
@@ -177,6 +179,7 @@ class Server:
             self._spawn(self._tend())
             self._spawn(self._flush())
             self._spawn(self._tidy())
+            self._spawn(self._checkpoint())
             self._spawn(self._stay_found(at))
             if self.idle_end > 0:
                 self._spawn(self._end_when_idle())
@@ -244,6 +247,13 @@ class Server:
                 await self.in_thread(lambda name=name: shortened(self.state / name))
             await asyncio.sleep(_TIDY)
 
+    async def _checkpoint(self) -> None:
+        """Keep the journal's log short."""
+        while True:
+            await asyncio.sleep(_CHECKPOINT)
+            with contextlib.suppress(sqlite3.OperationalError):
+                await self.in_thread(lambda: checkpoint(self.state / config.JOURNAL))
+
     async def _close(self, context: zmq.asyncio.Context, journal: Journal) -> None:
         self._broadcast(Event(event="server", transient=True, time=time.time(),
                               data={"state": "stopping"}))  # fmt: skip
@@ -264,11 +274,14 @@ class Server:
 
     # ------------------------------------------------------------------------------------ threads
 
-    async def journalled(self, change: Callable[[], T]) -> T:
-        """Do something with the jobs as one change of the journal, in its thread."""
+    async def journalled(self, change: Callable[[], T], durable: bool = True) -> T:
+        """Do something with the jobs as one change of the journal, in its thread.
+
+        durable: see `Journal.change`
+        """
 
         def within() -> T:
-            with self.jobs.journal.change():
+            with self.jobs.journal.change(durable):
                 return change()
 
         return await self._in(self._journal, within)

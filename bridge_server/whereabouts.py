@@ -7,7 +7,7 @@ import os
 import sys
 from contextlib import suppress
 
-from host_plugins.link import program
+from host_plugins import program
 
 
 def remember() -> None:

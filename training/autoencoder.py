@@ -114,7 +114,8 @@ class Crops:
     def _recoloured(self, images: torch.Tensor) -> torch.Tensor:
         """Turns the hue by any angle, scales saturation and contrast, shifts the brightness."""
         count = len(images)
-        matrices = np.stack([_hue_matrix(self.rng.uniform(0, 2 * np.pi)) for _ in range(count)])
+        angles = self.rng.uniform(0, 2 * np.pi, count)  # there may be none
+        matrices = np.array([_hue_matrix(angle) for angle in angles]).reshape(count, 3, 3)
         turned = torch.einsum("nij,njhw->nihw", torch.from_numpy(matrices).float(), images)
         grey = turned.mean(dim=1, keepdim=True)
         turned = grey + (turned - grey) * self._draw(0.2, 2.2, count)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from host_plugins.link import endpoint, program
+from host_plugins import program
+from host_plugins.link import endpoint
 from host_plugins.link.errors import BridgeError, Code
 
 #: Bytes of a log's end that are read.

@@ -44,6 +44,17 @@ _ALLOWED: Mapping[str, frozenset[str]] = {
     "cancelled": frozenset({"retry", "edit"}),
 }
 
+#: The model of a request that names none.
+_DRAFT = "fresco-draft"
+
+
+def styled_by(job: JobInfo) -> str:
+    """Which model styles a job: nobody is to take the draft for a real one."""
+    if not job.request:
+        return ""
+    model = str(job.request.get("model", _DRAFT))
+    return f"Styled by {model}{' (draft: for trying things out)' * (model == _DRAFT)}."
+
 
 def allowed(state: str) -> frozenset[str]:
     """What may be done to a job in a state, by the names of operations."""
@@ -98,5 +109,7 @@ def sentence(error: BridgeError) -> str:
 
 
 def _closed(text: str) -> str:
-    text = text[:1].upper() + text[1:]
+    first = text.split(maxsplit=1)[0].rstrip(":,")
+    if first.isalpha():  # else it is a name, as of a file
+        text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?", ":")) else f"{text}."

@@ -22,6 +22,7 @@ from tomlkit.exceptions import TOMLKitError
 
 BLENDER = Path(__file__).resolve().parent
 LINK = BLENDER.parent / "link"
+PROGRAM = BLENDER.parent / "program.py"
 REPOSITORY = BLENDER.parent.parent
 MANIFEST = "blender_manifest.toml"
 # The Pythons inside Blender: 3.11 up to 5.0, 3.13 from 5.1 on.
@@ -191,9 +192,10 @@ def contents(wheels: Sequence[Path]) -> dict[str, Path]:
     """Return the files of the zip: their names in it → where they are."""
     inside = {f"blender/{name}": at for name, at in _files(BLENDER, _NOT_INSIDE)}
     inside |= {f"link/{name}": at for name, at in _files(LINK)}
+    inside |= {PROGRAM.name: PROGRAM}
     inside |= dict(_files(BLENDER / "bundle"))
     inside |= {f"wheels/{wheel.name}": wheel for wheel in wheels}
-    # What is in `link` is under the repository's licence.
+    # What is in `link`, and `program`, is under the repository's licence.
     return inside | {"LICENSE": BLENDER / "LICENSE", "link/LICENSE": REPOSITORY / "LICENSE"}
 
 

@@ -19,6 +19,9 @@ STRIP_TYPE: Any = getattr(bpy.types, "Strip", None) or getattr(bpy.types, "Seque
 ALL_STRIPS = ("strips_all", "sequences_all")
 #: Whether movies keep more than 8 bits when they are decoded.
 FINE_MOVIES = bpy.app.version >= (4, 5)
+#: Whether a movie that is slower than the timeline shows a frame again that was shown shortly
+#: before, so that what is seen depends on what was seen.
+REPEATS_FRAMES = bpy.app.version >= (5, 0)
 
 #: Names of timing until 5.0, and from 5.1 on.
 _TIMING = {

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import program
 from ..link import endpoint as endpoints
-from ..link import messages, program
+from ..link import messages
 from ..link.client import Client
 from ..link.endpoint import Endpoint
 from ..link.errors import BridgeError, Code

@@ -75,7 +75,7 @@ def speed(timing: Timing, count: int, rate: float) -> float:
     """Return how many source frames go by in one timeline frame: `rate`, or 1.
 
     A strip that was dropped onto the timeline is played at its file's own rate. No property says
-    so; it shows in the length of the content.
+    so; it shows in the length of the content. Where both fit and show the same, it is `rate`.
 
     count: frames that the source has
     rate: of `ratio`
@@ -90,7 +90,7 @@ def speed(timing: Timing, count: int, rate: float) -> float:
     at_rate = abs(timing.content - left / rate) <= _ROUNDED
     if as_is == at_rate and (not as_is or _differ(timing, rate)):
         raise Unclear("its frame rate is not the timeline's, and how fast it plays is not certain")
-    return 1.0 if as_is else rate
+    return rate if at_rate else 1.0
 
 
 def _differ(timing: Timing, rate: float) -> bool:
@@ -114,8 +114,11 @@ def shown(timing: Timing, count: int, rate: float = 1.0) -> tuple[int, ...]:
     count: frames that the source has; the last is held where the content is longer
     rate: of `speed`
     """
-    length = timing.content if rate == 1.0 else count - timing.cut_before - timing.cut_after
-    inside = np.clip(_nearest(_places(timing), rate), 0, max(round(length) - 1, 0))
+    length = count - timing.cut_before - timing.cut_after
+    if rate == 1.0:
+        # Blender may take a movie to be longer than it is, and counts hard cuts from there.
+        length = max(length, round(timing.content))
+    inside = np.clip(_nearest(_places(timing), rate), 0, max(length - 1, 0))
     return tuple(np.minimum(inside + timing.cut_before, count - 1).tolist())
 
 

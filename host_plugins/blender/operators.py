@@ -15,7 +15,7 @@ from typing import Any
 
 import bpy
 
-from ..link import program
+from .. import program
 from ..link.errors import BridgeError, Code
 from . import compat, orders, preferences, properties, tickets, watch
 from .desk import STOPPABLE, Card, Order
@@ -400,7 +400,8 @@ class FRESCO_OT_open_panel(_Refusing, bpy.types.Operator):
         """Start the panel."""
         card = card_of(context, self.job)
         words = [*preferences.command(), "panel", *(["--job", card.ticket.job] if card else [])]
-        program.start(words, preferences.printed().with_name("panel.log"))
+        printed = preferences.printed().with_name("panel.log")
+        watch.mind(program.start(words, printed), printed)
 
 
 class FRESCO_OT_copy_log(_Refusing, bpy.types.Operator):

@@ -81,7 +81,7 @@ class FRESCO_PT_main(_InSidebar, bpy.types.Panel):
         _draw_server(layout)
         strip = _strip(context)
         if strip is None:
-            layout.label(text="Select a strip with a picture", icon="INFO")
+            layout.label(text=_nothing_to_style(context), icon="INFO")
             return
         _draw_prompts(layout, strip)
         row = layout.row(align=True)
@@ -97,6 +97,14 @@ class FRESCO_PT_main(_InSidebar, bpy.types.Panel):
         row.operator("fresco.keyframes")
 
 
+def _nothing_to_style(context: Any) -> str:
+    editor = compat.editor_of(context)
+    strip = compat.active(editor) if editor else None
+    if strip is not None and orders.is_styled(strip):
+        return "This is a result; select its source"
+    return "Select a strip with a picture"
+
+
 def _draw_server(layout: Any) -> None:
     state = watch.connection.state
     text, icon = _SERVER[state.name]
@@ -104,6 +112,8 @@ def _draw_server(layout: Any) -> None:
     row.label(text=state.doing.capitalize() or text, icon=icon)
     if state.name == "down":
         row.operator("fresco.start_server")
+    if watch.said:
+        _draw_text(layout, watch.said, "ERROR")
     if state.error is not None:
         _draw_text(layout, str(state.error), "ERROR")
         layout.operator("fresco.copy_log", icon="COPYDOWN")
@@ -170,6 +180,8 @@ def _draw_card(box: Any, card: Card) -> None:
         row.operator("fresco.forget", text="", icon="TRASH").job = job
     if card.ticket.name != card.ticket.strip:
         _draw_text(box, textwrap.shorten(card.ticket.name, _PROMPT, placeholder=" ..."), "NONE")
+    if model := styled_by(card):
+        box.label(text=model)
     _draw_progress(box, card)
     _draw_pictures(box, card)
     for note in card.info.notes if card.info else ():
@@ -181,6 +193,15 @@ def _draw_card(box: Any, card: Card) -> None:
     for name in _buttons(card):
         row.operator(name).job = job
     row.operator("fresco.open_panel", text="", icon="WINDOW").job = job
+
+
+def styled_by(card: Card) -> str:
+    """Which model styles a job: nobody is to take the draft for a real one."""
+    if card.info is None or not card.info.request:
+        return ""
+    usual = properties.parameters()["model"]["default"]
+    model = str(card.info.request.get("model", usual))
+    return f"Styled by {model}{' (draft)' * (model == usual)}"
 
 
 def _buttons(card: Card) -> Iterator[str]:

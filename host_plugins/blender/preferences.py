@@ -8,7 +8,7 @@ from typing import Any
 
 import bpy
 
-from ..link import program
+from .. import program
 from ..link.errors import BridgeError
 
 #: The extension's own package, whatever repository it was installed from.

@@ -173,7 +173,12 @@ def _movie(strip: Any, scene: Any) -> Source:
     movies.check_even(found, strip.fps)
     timing = _timing(strip)
     rate = frames.ratio(strip.fps, scene.render.fps, scene.render.fps_base)
-    shown = frames.shown(timing, found.count, frames.speed(timing, found.count, rate))
+    speed = frames.speed(timing, found.count, rate)
+    if speed < 1 and compat.REPEATS_FRAMES:
+        raise Unclear(
+            "it is slower than the timeline, and Blender decides which frames are repeated"
+        )
+    shown = frames.shown(timing, found.count, speed)
     _check_alpha_mode(strip, found.alpha, "STRAIGHT")
     return Source(path, shown, timing.left, alpha=found.alpha, geometry=looks.geometry(strip))
 

@@ -7,6 +7,7 @@ whoever runs Blender calls `tick`.
 
 from __future__ import annotations
 
+import subprocess
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,9 @@ _BUSY, _IDLE = 0.1, 0.5
 
 connection: Connection
 desk: Desk
+#: What a program that was started from here said when it could not go on, for the user.
+said = ""
+_started: list[tuple[subprocess.Popen[bytes], Path]] = []
 _changed = True
 #: Add-ons are switched on while the open file must not be looked at: the first tick does.
 _unread = True
@@ -91,6 +95,7 @@ def tick() -> None:
     before = connection.state
     connection.collect()
     desk.advance()
+    _listen()
     for card in () if at_work() else desk.arrived():
         card.arrived = False
         _place(card)
@@ -105,6 +110,26 @@ def at_work() -> bool:
     modal = (own for window in windows for own in getattr(window, "modal_operators", ()))
     moved = any(own.bl_idname.startswith(("TRANSFORM_OT", "SEQUENCER_OT")) for own in modal)
     return moved or bpy.app.is_job_running("RENDER")
+
+
+def mind(process: subprocess.Popen[bytes], printed: Path) -> None:
+    """Look after a program that was started; printed: the file that it writes to."""
+    global said
+    said = ""
+    _started.append((process, printed))
+
+
+def _listen() -> None:
+    """Take down what programs said that ended badly."""
+    global said
+    for each in list(_started):
+        process, printed = each
+        if process.poll() is not None:
+            _started.remove(each)
+            if process.returncode:
+                lines = printed.read_text(encoding="utf-8", errors="replace").split("\n")
+                said = next((line for line in reversed(lines) if line.strip()), "it said nothing")
+                _see()
 
 
 def _redraw() -> None:

@@ -328,7 +328,7 @@ def test_painted_keys_are_carried_over_the_clip(clip: Path, tmp_path: Path) -> N
         (("render", "missing.mp4"), "missing.mp4"),
         (("render", "missing.toml"), "missing.toml cannot be read"),
         (("propagate", "{clip}", "--key", "a.png"), "write FRAME=PICTURE"),
-        (("propagate", "{clip}", "--key", "2=missing.png"), "missing.png cannot be read"),
+        (("propagate", "{clip}", "--key", "2=missing.png"), "missing.png is not there"),
     ],
 )
 def test_a_mistake_is_one_clear_line(

@@ -210,12 +210,12 @@ def test_modules_of_others_under_our_names(tmp_path: Path) -> None:
 def test_a_module_is_found_where_python_finds_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("ui", "folder_only"):
+    for name in ("a_package", "folder_only"):
         (tmp_path / name).mkdir()
-    (tmp_path / "ui" / "__init__.py").write_text("")
+    (tmp_path / "a_package" / "__init__.py").write_text("")
     (tmp_path / "one_file_only.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert versions.found_at("ui") == tmp_path / "ui"
+    assert versions.found_at("a_package") == tmp_path / "a_package"
     assert versions.found_at("folder_only") == tmp_path / "folder_only"
     assert versions.found_at("one_file_only") == tmp_path / "one_file_only.py"
     assert versions.found_at("no_such_module") is None

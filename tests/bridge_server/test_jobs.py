@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from bridge_server.access import Owner
 from bridge_server.jobs import Jobs, info
-from bridge_server.journal import Journal, Row
+from bridge_server.journal import Journal, Row, checkpoint
 from bridge_server.states import TRANSITIONS
 from host_plugins.link.errors import BridgeError, Code
 from host_plugins.link.messages import (
@@ -94,6 +94,29 @@ def test_what_fails_in_the_middle_leaves_nothing(desk: Desk) -> None:
     assert refused(desk, half) is Code.INTERNAL
     assert desk.journal.find("a") is None
     assert desk.told == []
+
+
+def test_what_does_not_wait_for_the_disk_outlives_the_process(desk: Desk) -> None:
+    desk.submit()
+    with desk.journal.change(durable=False):
+        desk.jobs.cancel(ME, "a")
+    kept = desk.folder / "kept"
+    kept.mkdir()
+    for file in desk.folder.glob("journal*"):  # as a process that is killed leaves them
+        (kept / file.name).write_bytes(file.read_bytes())
+    (row,) = Journal(kept / "journal").select("id = 'a'")
+    assert row.state == "cancelled"
+
+
+def test_the_log_is_brought_into_the_file_while_it_is_open(desk: Desk) -> None:
+    for number in range(30):
+        desk.submit(f"job{number}")
+    checkpoint(desk.folder / "journal")
+    written = (desk.folder / "journal-wal").stat().st_size
+    for number in range(30, 60):
+        desk.submit(f"job{number}")
+    assert (desk.folder / "journal-wal").stat().st_size < 1.5 * written, "its room is used again"
+    assert desk.journal.count("queued") == 60
 
 
 def test_the_most_urgent_comes_first_then_the_oldest(desk: Desk) -> None:

@@ -119,7 +119,7 @@ def test_pictures_of_both_depths(tmp_path: Path, dtype: type, white: int) -> Non
 
 
 def test_pictures_that_are_none_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="cannot be read"):
+    with pytest.raises(InvalidInput, match="is not there; correct its name"):
         records.read_picture(tmp_path / "none.png")
     (tmp_path / "text.png").write_text("hello")
     with pytest.raises(InvalidInput, match="no picture"):

@@ -9,7 +9,7 @@ import platformdirs
 import pytest
 
 from bridge_server import config, whereabouts
-from host_plugins.link import program
+from host_plugins import program
 from host_plugins.link.errors import BridgeError, Code
 
 

@@ -100,7 +100,7 @@ class Desktop:
         for _ in range(2):
             self.do("value = None")
         with ImageGrab.grab(xdisplay=self.display) as image:
-            few = image.crop(box).quantize(128, dither=Image.Dither.NONE)
+            few = image.crop(box).quantize(256, dither=Image.Dither.NONE)
         few.save(target, optimize=True)
 
     def end(self) -> int:

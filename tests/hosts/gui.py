@@ -33,7 +33,7 @@ scene.render.resolution_x, scene.render.resolution_y = 384, 256
 scene.render.fps, scene.frame_end = 24, 48
 strip = strips().new_movie("demo", {clip!r}, channel=1, frame_start=1)
 setattr(strip, "duration" if hasattr(strip, "duration") else "frame_final_duration", 48)
-strip.fresco_size = 192
+strip.fresco_size = 256
 editor().active_strip = strip
 bpy.ops.wm.save_as_mainfile(filepath={project!r})
 """
@@ -46,9 +46,17 @@ STYLE = """
 with sequencer("UI"):
     bpy.context.region.active_panel_category = "Style"
 """
+#: The sidebar's corners on the screen, from the upper left.
+BOX = """
+with sequencer("UI"):
+    window, region = bpy.context.window, bpy.context.region
+    top = window.height - region.y - region.height
+    value = region.x, top, region.x + region.width, top + region.height
+"""
 SCROLLED = """
 with sequencer("UI"):
-    bpy.ops.view2d.scroll_down(deltay=1000)
+    for _ in range(30):
+        bpy.ops.view2d.scroll_down()
 """
 STYLISE = """
 with sequencer():
@@ -59,7 +67,7 @@ with sequencer():
     bpy.ops.fresco.stylise("INVOKE_DEFAULT")
 """
 RESULT = """
-bpy.context.window_manager.windows[0].scene.frame_current = 48
+bpy.context.window_manager.windows[0].scene.frame_current = 30
 with sequencer():
     bpy.ops.sequencer.view_all()
 """
@@ -90,11 +98,12 @@ def open_project(desktop: Desktop) -> None:
 def show(desktop: Desktop, pictures: Path) -> None:
     """Do what a user does with a strip, and take pictures of it."""
     desktop.do(f"strips()['demo'].fresco_prompt = {PROMPT!r}")
-    desktop.picture(pictures / "blender-panel.png")
+    desktop.picture(pictures / "blender-style.png")
     desktop.do(STYLISE.format(prompt=PROMPT))
-    desktop.until("len(newest().pictures) >= 4 and newest().state == 'running'", LONG)
+    # Its keyframes are done then, and there is something left to do.
+    desktop.until("newest().info and newest().info.stage == 'propagate'", LONG)
     desktop.do(SCROLLED)
-    desktop.picture(pictures / "blender-job.png")
+    desktop.picture(pictures / "blender-jobs.png", desktop.do(BOX))
     desktop.until("any('fresco_bridge' in strip for strip in strips())", LONG)
     desktop.do(RESULT)
     desktop.picture(pictures / "blender-result.png")

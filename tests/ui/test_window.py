@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from PySide6.QtCore import Qt
@@ -68,8 +69,8 @@ def window(app: QApplication, home: Path) -> Iterator[Window]:
     assert window.server.start.isVisible()
     click(window.server.start)
     until(lambda: said() == "Server: ready")
-    assert said.words == ["Server: looking for the server", "Server: not running",
-                          "Server: starting", "Server: ready"]  # fmt: skip
+    assert said.words[:3] == ["Server: looking for the server", "Server: not running",
+                              "Server: starting"]  # fmt: skip
     assert not window.server.start.isVisible()
     yield window
     window.close()
@@ -344,14 +345,11 @@ def test_it_is_readable_in_the_light_and_in_the_dark(window: Window, app: QAppli
 
 
 def distance(image: QImage, colour: QColor) -> int:
-    """How far the most similar of many points of an image is from a colour."""
-
-    def far(other: QColor) -> int:
-        return sum(abs(getattr(other, part)() - getattr(colour, part)())
-                   for part in ("red", "green", "blue"))  # fmt: skip
-
-    points = ((x, y) for y in range(0, image.height(), 2) for x in range(0, image.width(), 2))
-    return min(far(image.pixelColor(*point)) for point in points)
+    """How far the most similar point of an image is from a colour."""
+    image = image.convertToFormat(QImage.Format.Format_RGB32)
+    points = np.frombuffer(image.constBits(), np.uint8).reshape(-1, 4)[:, :3].astype(int)
+    wanted = np.array([colour.blue(), colour.green(), colour.red()])
+    return int(np.abs(points - wanted).sum(axis=1).min())
 
 
 def test_a_server_that_is_killed_is_told_and_started_again(

@@ -33,7 +33,7 @@ def test_what_is_offered_is_what_the_protocol_allows(state: str) -> None:
         (job(stage="translate", done=1, total=4), "styling keyframes, 25 %", 0.25),
         (
             job(stage="propagate", done=9, total=4, eta_s=4000),
-            "styling the frames between, 225 %, 1 h 7 min left",
+            "styling the frames between, 100 %, 1 h 7 min left",
             1.0,
         ),
         (job("waiting", gate="keyframes", stage="translate", done=4, total=4),
@@ -66,3 +66,11 @@ def test_an_error_is_said_in_sentences() -> None:
     error = BridgeError(Code.INVALID, "steps: 0 cannot be", "write 1 or more.")
     assert words.sentence(error) == "Steps: 0 cannot be. Write 1 or more."
     assert words.sentence(BridgeError(Code.MEDIA, "no film")) == "No film."
+    assert words.sentence(BridgeError(Code.MEDIA, "a.mov is no film")) == "a.mov is no film."
+
+
+def test_the_draft_is_called_one() -> None:
+    assert "(draft" in words.styled_by(job(request={"clip": "a.mp4"}))
+    other = {"clip": "a.mp4", "model": "sd15"}
+    assert words.styled_by(job(request=other)) == "Styled by sd15."
+    assert words.styled_by(job()) == ""

@@ -10,7 +10,7 @@ from typing import Any
 from PySide6.QtCore import QObject, Signal
 
 from host_plugins.link import messages
-from host_plugins.link.errors import BridgeError
+from host_plugins.link.errors import BridgeError, Code
 from host_plugins.link.messages import (
     Approve,
     Edit,
@@ -30,6 +30,12 @@ from ui.models.jobs import moved
 from ui.models.keyframes import KeyframesModel
 from ui.models.versions import PAINTED, Changes, changes_at
 from ui.starter import tail
+
+#: Instead of the server's words, which are about numbers that nobody sees here.
+_FASTER = BridgeError(
+    Code.CONFLICT, "somebody else has changed this job meanwhile",
+    "look at what it is like now, and change it again",
+)  # fmt: skip
 
 
 class JobModel(QObject):
@@ -171,7 +177,7 @@ class JobModel(QObject):
         """Say what is wrong, and look at the job again: somebody else may have changed it."""
 
         def refused(error: BridgeError) -> None:
-            self.failed.emit(error)
+            self.failed.emit(_FASTER if error.code is Code.CONFLICT else error)
             self.stale.emit(job)
 
         return refused

@@ -114,7 +114,7 @@ class JobView(QWidget):
             button.setEnabled(self._desk.here)
         failure = self._job.failure
         self.problem.say(words.sentence(failure) if failure else "")
-        notes = [*(info.notes if info else ()), self._job.why]
+        notes = [words.styled_by(info), *info.notes, self._job.why] if info else []
         self.notes.setText("\n".join(filter(None, notes)))
         self.notes.setVisible(any(notes))
         self._show_report(info)

@@ -37,6 +37,7 @@ def test_the_root_is_what_blender_wants(extension: Path, names: list[str]) -> No
         "__init__.py",
         "blender_manifest.toml",
         "LICENSE",
+        "program.py",
     }
     assert {name.split("/")[0] for name in names if "/" in name} == {"blender", "link", "wheels"}
 
@@ -45,7 +46,7 @@ def test_the_sources_are_verbatim(extension: Path) -> None:
     with zipfile.ZipFile(extension) as archive:
         for name in archive.namelist():
             source = REPOSITORY / "host_plugins" / name
-            if name.startswith(("blender/", "link/")) and name != "link/LICENSE":
+            if name.startswith(("blender/", "link/", "program")) and name != "link/LICENSE":
                 assert archive.read(name) == source.read_bytes(), name
 
 
@@ -95,6 +96,7 @@ def test_the_same_sources_give_the_same_bytes(extension: Path, tmp_path: Path) -
     ignore = shutil.ignore_patterns("__pycache__")
     for part in ("blender", "link"):
         shutil.copytree(BLENDER.parent / part, copy / part, ignore=ignore)
+    shutil.copy(BLENDER.parent / "program.py", copy)
     (copy / "__init__.py").touch()
     shutil.copy(REPOSITORY / "LICENSE", copy.parent)
     for at in copy.rglob("*.py"):

@@ -178,6 +178,8 @@ def test_a_job_survives_the_server(clip: Path, tmp_path: Path) -> None:
         sitting.until(lambda: sitting.connection.state.name == "down")
         serving.start()
         sitting.until(lambda: card.arrived)
+        assert card.state == "done"
+        assert card.error is None
     finally:
         sitting.connection.close()
         serving.kill()

@@ -109,7 +109,9 @@ def test_a_length_that_fits_no_rate_is_unclear() -> None:
 
 def test_lengths_that_fit_both_are_unclear_only_where_it_matters() -> None:
     rate = frames.ratio(30, 30, 1.001)
-    assert frames.speed(Timing(1, 1, 201), 200, rate) == 1.0
+    short = Timing(1, 1, 201)
+    assert frames.speed(short, 200, rate) == rate
+    assert frames.shown(short, 200, rate) == frames.shown(short, 200)
     with pytest.raises(Unclear):
         frames.speed(Timing(1, 1, 1001), 1001, rate)
 

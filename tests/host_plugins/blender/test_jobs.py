@@ -61,7 +61,7 @@ def test_a_trimmed_movie_strip_gets_its_result_above_it(told: dict[str, Any]) ->
     assert not movie["original muted"]
     assert Path(movie["file"]).parent.parent == told["folder"] / "styled"
     assert movie["path kept"].startswith("//styled"), "the project may move"
-    assert movie["words"] == "Done"
+    assert movie["words"] == ["Done", "Styled by fresco-draft (draft)"]
     assert movie["pictures"], "keyframes were shown"
 
 
@@ -191,6 +191,10 @@ def test_escape_stops_over_the_sequencer_while_jobs_run(told: dict[str, Any]) ->
     escape = told["escape"]
     assert escape["taken"] == [False, True, False], "not without jobs, nor while the film plays"
     assert (escape["keys"], escape["where"]) == (["ESC"], "SEQUENCE_EDITOR")
+
+
+def test_a_panel_that_cannot_open_says_so_in_blender(told: dict[str, Any]) -> None:
+    assert "the panel cannot be opened" in told["panel"]
 
 
 def test_what_cannot_be_styled_is_said_and_leaves_nothing(told: dict[str, Any]) -> None:

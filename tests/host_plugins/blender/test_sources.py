@@ -16,6 +16,7 @@ from bridge_server.media.clip import Clip
 from bridge_server.media.probe import probe
 from tests.host_plugins.blender import media
 from tests.host_plugins.blender.conftest import Inside
+from tests.hosts import environments
 
 #: Why strips are rendered; all others are read from their files.
 WHY = {
@@ -43,6 +44,14 @@ WHY = {
     "mask": "a mask",
     "text": "text",
     "colour": "a colour",
+}
+#: Frames per second of movies that are dropped.
+RATES = {
+    "film": Fraction(24000, 1001),
+    "pal": Fraction(25),
+    "ntsc": Fraction(30000, 1001),
+    "fast": Fraction(50),
+    "slow": Fraction(25, 2),
 }
 #: Strips that not all of the screen is covered by.
 ALPHA = {"layers", "moving", "clip", "text"}
@@ -115,7 +124,9 @@ def test_renderings_show_what_blender_shows(told: tuple[dict[str, Any], Path]) -
             place = each["start"] + frame - each["begin"]
             rendered = media.read(Path(each["clip"].replace("####", f"{place:04}")))
             wanted = pixels[..., : rendered.shape[2]]
-            np.testing.assert_allclose(rendered, wanted, atol=1.01 / 255, err_msg=name)
+            # Blender 4.2 leaves a sample in the corner of a mask unset.
+            unlike = np.abs(rendered - wanted) > 1.01 / 255
+            assert unlike.sum() <= (name == "mask"), name
 
 
 def test_how_a_strip_lies_is_told_and_not_styled(told: tuple[dict[str, Any], Path]) -> None:
@@ -133,3 +144,36 @@ def test_what_shows_nothing_is_refused_with_a_way_out(told: tuple[dict[str, Any]
     assert "none.png is not there" in refused["no picture"]["message"]
     assert "empty is empty" in refused["empty"]["message"]
     assert "sound" not in refused or "is sound" in refused["sound"]["message"]
+
+
+def test_a_movie_dropped_at_another_rate_shows_what_is_told(
+    blender: Inside, tmp_path: Path
+) -> None:
+    """The hidden playback rate, whole, trimmed, held and split, at the rates that there are."""
+    for name, rate in RATES.items():
+        media.movie(tmp_path / f"rate{name}.mp4", range(1, 61), rate)
+    drop(blender, tmp_path)
+    blender.run("dropped.py", "look", tmp_path / "dropped.blend", tmp_path, seconds=1800)
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert len(found) == 4 * 3 * len(RATES)
+    slower = {name for name, each in found.items() if "slower than the timeline" in each["why"]}
+    assert bool(slower) == (blender.release > "5")
+    for name, each in found.items():
+        if name in slower:
+            continue
+        assert each["why"] == "", name
+        frames = range(each["start"], each["start"] + len(each["frames"]))
+        shown = [
+            media.number(media.read(tmp_path / name / f"f_{frame:04}.png")) for frame in frames
+        ]
+        assert [frame + 1 for frame in each["frames"]] == shown, name
+
+
+def drop(blender: Inside, folder: Path) -> None:
+    """Make the timelines in a Blender whose operator scripts can use: up to 4.5."""
+    if blender.release > "4.5":
+        older = environments.BLENDERS["4.5"]
+        if not older.ready:
+            pytest.skip("only Blender 4.5 and older make such strips in the background")
+        blender = Inside(older.python, older.release, folder)
+    blender.run("dropped.py", "make", folder, folder / "dropped.blend", seconds=1800)

@@ -60,7 +60,7 @@ def movie_in_a_saved_file() -> None:
         "path kept": result.filepath,
         "rendered": stage.rendered(scene, result, FOLDER / "seen movie"),
         "pictures": sorted(card.pictures),
-        "words": part("panels").words(card),
+        "words": [part("panels").words(card), part("panels").styled_by(card)],
     }
     bpy.ops.fresco.insert()
     before = len(stage.strips(scene))
@@ -257,6 +257,15 @@ def stopped_by_escape() -> None:
     }
 
 
+def panel_without_a_screen() -> None:
+    """The panel is a program of its own; that it cannot open is told here."""
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+        os.environ.pop(name, None)
+    bpy.ops.fresco.open_panel()
+    stage.until(watch, lambda: watch.said)
+    told["panel"] = watch.said
+
+
 def refused() -> None:
     """What cannot be styled says so, and leaves nothing."""
     before = set((FOLDER / "styled").iterdir())
@@ -348,7 +357,8 @@ def said(act: Any) -> str:
 ACTS = (
     movie_in_a_saved_file, keyframes_then_the_rest, file_loaded_again, undone, animated,
     every_parameter,
-    rendered_first, two_at_once, stopped_by_escape, refused, elsewhere, failing,
+    rendered_first, two_at_once, stopped_by_escape, panel_without_a_screen, refused,
+    elsewhere, failing,
 )  # fmt: skip
 try:
     for act in ACTS:

@@ -16,7 +16,8 @@ from typing import Any
 
 import bpy
 
-from host_plugins.blender import compat, rendering
+from host_plugins.blender import compat
+from host_plugins.blender.rendering import NotRendered, Rendering
 from tests.host_plugins.blender.inside import strips as kit
 
 MEDIA, OUT = Path(sys.argv[1]), Path(sys.argv[2])
@@ -41,15 +42,15 @@ def hard_scene() -> Any:
     return scene
 
 
-def hard(scene: Any) -> rendering.Rendering:
+def hard(scene: Any) -> Rendering:
     """From before frame 0 on, faded out by an animation, in a muted channel, itself muted."""
     strip = kit.animated(kit.movie("plain.mp4"), "blend_alpha", 0.0, 0.1)(scene, "hard", -7)
     strip.mute = True
     scene.sequence_editor.channels[strip.channel].mute = True
-    return rendering.Rendering(scene, "hard", -7, 9, OUT / "hard")
+    return Rendering(scene, "hard", -7, 9, OUT / "hard")
 
 
-def nested(scene: Any) -> rendering.Rendering:
+def nested(scene: Any) -> Rendering:
     """In a meta strip in a meta strip that are changed, trimmed, animated, and being edited."""
     strip = kit.movie("plain.mp4")(scene, "nested", 10)
     inner = kit.meta_of(scene, "inner", strip)
@@ -61,22 +62,22 @@ def nested(scene: Any) -> rendering.Rendering:
     outer.transform.offset_y = 20
     assert scene.keyframe_insert(path, frame=10)
     scene.sequence_editor.display_stack(outer)
-    return rendering.Rendering(scene, "nested", 10, 26, OUT / "nested", alpha=True)
+    return Rendering(scene, "nested", 10, 26, OUT / "nested", alpha=True)
 
 
-def fine(scene: Any) -> rendering.Rendering:
+def fine(scene: Any) -> Rendering:
     """Pictures of 16 bits stay so."""
     strip = kit.images(["fine.png"])(scene, "fine", 30)
     compat.set_handles(strip, 30, 32)
-    return rendering.Rendering(scene, ["fine"], 30, 32, OUT / "fine")
+    return Rendering(scene, ["fine"], 30, 32, OUT / "fine")
 
 
-def adjusted(scene: Any) -> rendering.Rendering:
+def adjusted(scene: Any) -> Rendering:
     """An adjustment of what is beneath it, and not of what is above."""
     kit.movie("plain.mp4")(scene, "beneath", 50)
     strip = compat.new_effect(kit.strips(scene), "adjusted", "ADJUSTMENT", 2, 50, 66)
     strip.use_flip_x = True
-    return rendering.Rendering(scene, "adjusted", 50, 66, OUT / "adjusted")
+    return Rendering(scene, "adjusted", 50, 66, OUT / "adjusted")
 
 
 def state(scene: Any) -> Told:
@@ -99,7 +100,7 @@ def until(told: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def ended(job: rendering.Rendering) -> Told:
+def ended(job: Rendering) -> Told:
     until(lambda: job.poll().finished)
     last = job.poll()
     return {"clip": job.clip, "done": last.done, "total": last.total, "error": last.error}
@@ -107,7 +108,7 @@ def ended(job: rendering.Rendering) -> Told:
 
 def cancelled(scene: Any) -> Told:
     """Cancelled in the midst."""
-    job = rendering.Rendering(scene, "hard", -7, 5000, OUT / "cancelled")
+    job = Rendering(scene, "hard", -7, 5000, OUT / "cancelled")
     until(lambda: job.poll().done > 2)
     process = job._process
     job.cancel()
@@ -118,13 +119,13 @@ def cancelled(scene: Any) -> Told:
 def spoilt(scene: Any) -> Told:
     """A folder is in the way of the third frame."""
     (OUT / "spoilt" / "f_0002.png").mkdir(parents=True)
-    return ended(rendering.Rendering(scene, "hard", -7, 9, OUT / "spoilt"))
+    return ended(Rendering(scene, "hard", -7, 9, OUT / "spoilt"))
 
 
 def refused(scene: Any, name: str, folder: Path) -> Told:
     try:
-        rendering.Rendering(scene, name, 0, 2, folder)
-    except rendering.NotRendered as error:
+        Rendering(scene, name, 0, 2, folder)
+    except NotRendered as error:
         return {"message": error.message, "hint": error.hint}
     raise AssertionError("it was rendered")
 
@@ -149,7 +150,7 @@ def leave() -> None:
     """End while another Blender renders; its process is told."""
     scene = hard_scene()
     hard(scene)
-    job = rendering.Rendering(scene, "hard", -7, 100000, OUT / "left")
+    job = Rendering(scene, "hard", -7, 100000, OUT / "left")
     until(lambda: job.poll().done > 2)
     (OUT / "pid").write_text(str(job._process.pid), encoding="utf-8")
 

@@ -17,9 +17,10 @@ from typing import Any
 
 import bpy
 
-from host_plugins.blender import compat, rendering, sources
+from host_plugins.blender import compat, sources
+from host_plugins.blender.rendering import Rendering
 
-MEDIA, OUT = Path(sys.argv[1]), Path(sys.argv[2])
+MEDIA, OUT = Path(sys.argv[1]), Path(sys.argv[2] if len(sys.argv) > 2 else ".")
 GAP = 3
 Maker = Callable[[Any, str, int], Any]
 
@@ -313,7 +314,7 @@ def see(scene: Any, folder: Path) -> None:
     bpy.ops.render.render(animation=True, scene=scene.name)
 
 
-def wait(jobs: list[rendering.Rendering]) -> list[str]:
+def wait(jobs: list[Rendering]) -> list[str]:
     """What went wrong with each, once all are done."""
     deadline = time.monotonic() + 900
     while not all(job.poll().finished for job in jobs):
@@ -338,12 +339,12 @@ def job_begin(needed: dict[str, Any], group: list[str]) -> int:
     return min(needed[name]["start"] + needed[name]["first"] for name in group)
 
 
-def start(scene: Any, group: list[dict[str, Any]]) -> rendering.Rendering:
+def start(scene: Any, group: list[dict[str, Any]]) -> Rendering:
     names = [name for each in group for name in each["strips"]]
     begin = min(each["start"] + each["first"] for each in group)
     stop = max(each["start"] + each["stop"] for each in group)
     alpha = any(each["alpha"] for each in group)
-    return rendering.Rendering(scene, names, begin, stop, OUT / "rendered" / names[0], alpha)
+    return Rendering(scene, names, begin, stop, OUT / "rendered" / names[0], alpha)
 
 
 def refused(scene: Any) -> dict[str, Any]:

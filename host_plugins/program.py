@@ -1,4 +1,7 @@
-"""The program on this machine that runs the server: where it is, and how it is started."""
+"""The program on this machine that runs the server: where it is, and how it is started.
+
+For plugins and the panel; with `link`, whose errors it has, it is copied into them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .errors import BridgeError, Code
+from .link.errors import BridgeError, Code
 
 NAME = "program.json"
 #: Names the folder of the program's data, instead of the usual one.
