@@ -222,10 +222,14 @@ def test_one_command_makes_a_model_that_loads(tmp_path: Path, solids: np.ndarray
     pytest.importorskip("matplotlib", reason="the recipe draws its curves with matplotlib")
     pictures = tmp_path / "cache" / "pictures"
     pictures.mkdir(parents=True)
-    entries = [{"file": f"{split}.png", "source": "drawn", "name": split, "kind": "photo",
-                "split": split} for split in ("train", "held")]  # fmt: skip
+    kinds = {("train", "photo"), ("held", "photo"), ("train", "cutout")}
+    entries = [{"file": f"{split}-{kind}.png", "source": "drawn", "name": split, "kind": kind,
+                "split": split} for split, kind in sorted(kinds)]  # fmt: skip
+    image = cv2.cvtColor((solids[..., ::-1] * 255).astype(np.uint8), cv2.COLOR_BGR2BGRA)
+    image[:64, :, 3] = 0
     for entry in entries:
-        cv2.imwrite(str(pictures / entry["file"]), (solids[..., ::-1] * 255).astype(np.uint8))
+        channels = 4 if entry["kind"] == "cutout" else 3
+        cv2.imwrite(str(pictures / entry["file"]), image[..., :channels])
     (pictures / "index.json").write_text(json.dumps(entries))
     command = [sys.executable, "-m", "training", "--work", str(tmp_path), "--shards", "1",
                "--pictures", "2", "--steps", "2", "--batch", "2", "--count", "1",
