@@ -37,6 +37,8 @@ _STAGES = {
     "propagate": "Styling the frames between",
     "encode": "Writing the file",
 }
+#: What the server says that it is at, see PROTOCOL.md's `Pong`; its workers may be at several.
+_DOING = {"starting": "Server starting ...", "beginning": "Loading model", **_STAGES}
 #: Keyframes that are shown of a job, and their size in Blender's units.
 _SHOWN, _LARGE = 6, 4.0
 #: Groups that are drawn by hand, or that other hosts need.
@@ -109,7 +111,7 @@ def _draw_server(layout: Any) -> None:
     state = watch.connection.state
     text, icon = _SERVER[state.name]
     row = layout.row()
-    row.label(text=state.doing.capitalize() or text, icon=icon)
+    row.label(text=doing(state.doing) or text, icon=icon)
     if state.name == "down":
         row.operator("fresco.start_server")
     if watch.said:
@@ -117,6 +119,11 @@ def _draw_server(layout: Any) -> None:
     if state.error is not None:
         _draw_text(layout, str(state.error), "ERROR")
         layout.operator("fresco.copy_log", icon="COPYDOWN")
+
+
+def doing(told: str) -> str:
+    """What the server is at, in the words that the jobs have for it."""
+    return ", ".join(dict.fromkeys(_DOING.get(each, each) for each in told.split(", ")))
 
 
 def _draw_prompts(layout: Any, strip: Any) -> None:

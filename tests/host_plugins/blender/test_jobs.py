@@ -218,6 +218,11 @@ def test_what_fails_in_the_timer_does_not_end_it(told: dict[str, Any]) -> None:
     assert told["timer failed"]
 
 
+def test_what_the_server_is_at_is_said_in_words(told: dict[str, Any]) -> None:
+    several = "Styling keyframes, Writing the file"
+    assert told["doing"] == ["", "Loading model", several, "the model of another version"]
+
+
 def test_without_strips_the_buttons_say_so(told: dict[str, Any]) -> None:
     assert all("no strip is active" in each for each in told["without strips"])
     assert not any("Traceback" in each for each in told["without strips"])

@@ -338,6 +338,8 @@ def failing() -> None:
         assert watch._timed() > 0
         time.sleep(0.02)
     told["timer failed"] = fails.called
+    words = ("", "beginning", "translate, translate, encode", "the model of another version")
+    told["doing"] = [part("panels").doing(each) for each in words]
     scene.sequence_editor_clear()
     ops = bpy.ops.fresco
     told["without strips"] = [
