@@ -12,6 +12,7 @@ from bridge_server.errors import OutsideFolders
 from bridge_server.media import confine
 from bridge_server.stages import Bench
 from fresco import loading
+from fresco.callbacks import CancelToken
 from fresco.warm import ModelSpec, WarmModels
 from tests.fresco import formats
 
@@ -37,7 +38,8 @@ def test_a_model_that_was_swapped_while_it_was_read_is_dropped(
 
     warm = WarmModels(10**9, torch.device("cpu"))
     job = SimpleNamespace(spec=ModelSpec(folder), settings=SimpleNamespace(halves=2))
-    bench: Any = SimpleNamespace(job=job, models=warm)  # what `ready` looks at
+    # What `ready` looks at.
+    bench: Any = SimpleNamespace(job=job, models=warm, cancel=CancelToken())
     with confine.within((root,), ()):
         monkeypatch.setattr(loading, "read_base", swapped)
         with pytest.raises(OutsideFolders, match="while it was read"):
