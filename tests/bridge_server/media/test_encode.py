@@ -576,7 +576,7 @@ def test_a_folder_that_goes_away(films: Films, tmp_path: Path, profile: str, nam
     clip, folder = probe(films("h264.mp4")), tmp_path / "out"
     folder.mkdir()
     with (
-        pytest.raises(NotWritten, match="cannot be written"),
+        pytest.raises(NotWritten, match="is not there any more; make it"),
         Writer(folder / name, clip, profile=profile) as writer,
     ):
         for frame in frames(clip):
