@@ -36,9 +36,13 @@ def told(
     """What one sitting in Blender tells."""
     folder = tmp_path_factory.mktemp("project")
     (folder / "frames").mkdir()
+    (folder / "cut out").mkdir()
     for number, picture in enumerate(pictures(long_clip), 41):
         bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
         cv2.imwrite(str(folder / "frames" / f"f.{number:03d}.png"), bgr)
+        seen_through = cv2.cvtColor(bgr, cv2.COLOR_BGR2BGRA)
+        seen_through[:, :48, 3] = 0
+        cv2.imwrite(str(folder / "cut out" / f"c.{number:03d}.png"), seen_through)
     places = {
         endpoint.FOLDER: str(serving.runtime),
         config.HOME: str(serving.folder / "home"),
@@ -185,6 +189,20 @@ def test_strips_are_styled_together_and_held_frames_are_held(told: dict[str, Any
         made = seen([str(Path(each["file"]).with_name(name)) for name in each["images"]])
         for shown, picture in zip(seen(each["rendered"]), made, strict=True):
             assert np.abs(shown.astype(int) - picture).max() <= 1
+
+
+def test_what_is_transparent_stays_as_it_is(told: dict[str, Any]) -> None:
+    result = told["cut out"]
+    assert Path(result["mask"]).name == "c.###.png"
+    sources = sorted((told["folder"] / "cut out").iterdir())
+    for name, source in zip(result["images"], sources, strict=True):
+        before = cv2.imread(str(source), cv2.IMREAD_UNCHANGED)
+        after = cv2.imread(str(Path(result["file"]).with_name(name)), cv2.IMREAD_UNCHANGED)
+        assert before is not None
+        assert after is not None
+        assert np.array_equal(before[:, :48], after[:, :48]), "bit for bit, with its alpha"
+        assert np.array_equal(before[..., 3], after[..., 3])
+        assert np.abs(before[:, 48:, :3].astype(int) - after[:, 48:, :3]).mean() > 4
 
 
 def test_escape_stops_over_the_sequencer_while_jobs_run(told: dict[str, Any]) -> None:

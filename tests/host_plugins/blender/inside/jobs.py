@@ -235,6 +235,20 @@ def two_at_once() -> None:
     told["muted"] = [held.mute, images.mute]
 
 
+def own_alpha_as_mask() -> None:
+    """Images whose left half is transparent: only the right half is styled."""
+    first, *rest = sorted((FOLDER / "cut out").iterdir())
+    images = stage.strips(scene).new_image("cut out", str(first), 82, 1000)
+    for file in rest:
+        images.elements.append(file.name)
+    stage.only(scene, images)
+    set_small(images, prompt="neon night", keyframe_every=8)
+    images.fresco_mask_alpha = True
+    bpy.ops.fresco.stylise()
+    card = newest()
+    told["cut out"] = {**stage.described(done(card)), "mask": card.info.request["mask"]}
+
+
 def stopped_by_escape() -> None:
     """The key stops what runs; when nothing does, or the film plays, it is not taken."""
     strip = stage.movie(scene, CLIP, 60, 700)
@@ -358,9 +372,8 @@ def said(act: Any) -> str:
 
 ACTS = (
     movie_in_a_saved_file, keyframes_then_the_rest, file_loaded_again, undone, animated,
-    every_parameter,
-    rendered_first, two_at_once, stopped_by_escape, panel_without_a_screen, refused,
-    elsewhere, failing,
+    every_parameter, rendered_first, two_at_once, own_alpha_as_mask, stopped_by_escape,
+    panel_without_a_screen, refused, elsewhere, failing,
 )  # fmt: skip
 try:
     for act in ACTS:
