@@ -21,6 +21,9 @@ _SCRIPT = Path(__file__).with_name("render_script.py")
 _TOLD = 3
 #: Seconds that a killed process is given to be gone.
 _GONE = 5.0
+#: So many other Blenders work side by side: each holds the film, and wants all of the processor.
+_AT_ONCE = 2
+_at_work: list[Rendering] = []
 
 
 class NotRendered(Exception):
@@ -60,7 +63,7 @@ class Rendering:
         folder: Path,
         alpha: bool = False,
     ) -> None:
-        """Save the copy and start the other Blender.
+        """Save the copy and start the other Blender, now or when others are through.
 
         strip_names: of strips that are seen together; of effects their inputs come along
 
@@ -72,7 +75,8 @@ class Rendering:
         self.clip = str(folder / "f_####.png")
         self._folder, self._done, self._error = folder, 0, ""
         self._blend, self._log = folder / "copy.blend", folder / "log.txt"
-        task = folder / "task.json"
+        self._task = folder / "task.json"
+        self._process: subprocess.Popen[bytes] | None = None
         names = [strip_names] if isinstance(strip_names, str) else list(strip_names)
         if self._file(0).exists():
             raise NotRendered(f"{folder} holds another rendering.", "Choose an empty folder.")
@@ -82,9 +86,9 @@ class Rendering:
         }  # fmt: skip
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            task.write_text(json.dumps(told), encoding="utf-8")
+            self._task.write_text(json.dumps(told), encoding="utf-8")
             bpy.ops.wm.save_as_mainfile(filepath=str(self._blend), copy=True, check_existing=False)
-            self._process = _started(task, self._log)
+            self._begin()
         except (OSError, RuntimeError) as error:
             with suppress(OSError):
                 self._blend.unlink()
@@ -95,6 +99,8 @@ class Rendering:
 
     def poll(self) -> Progress:
         """Return how far it is; never blocks."""
+        if self._process is None:
+            return self._waiting()
         code = self._process.poll()
         while self._done < self.total and self._file(self._done).exists():
             self._done += 1
@@ -108,18 +114,41 @@ class Rendering:
 
     def cancel(self) -> None:
         """End the process; frames that are there stay. Harmless when it has ended."""
-        if self._process.poll() is None:
+        if self._process is None:
+            self._error = self._error or "It was cancelled."
+        elif self._process.poll() is None:
             self._error = "It was cancelled."
             self._process.kill()
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_GONE)
         self._clear()
 
+    def _begin(self) -> None:
+        """Start the other Blender, if few enough are at work. Raises OSError: it cannot be."""
+        _at_work[:] = [each for each in _at_work if each._works]
+        if len(_at_work) < _AT_ONCE:
+            self._process = _started(self._task, self._log)
+            _at_work.append(self)
+
+    @property
+    def _works(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def _waiting(self) -> Progress:
+        """How far one is that has not begun; it begins if it may."""
+        if not self._error:
+            try:
+                self._begin()
+            except OSError as error:
+                self._error = f"Blender cannot be started: {error}"
+                self._clear()
+        return Progress(0, self.total, bool(self._error), self._error)
+
     def _file(self, place: int) -> Path:
         return self._folder / f"f_{place:04d}.png"
 
     def _clear(self) -> None:
-        if self._process.stdin:
+        if self._process is not None and self._process.stdin:
             self._process.stdin.close()
         with suppress(OSError):
             self._blend.unlink()

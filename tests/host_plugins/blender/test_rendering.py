@@ -67,6 +67,14 @@ def test_the_file_that_is_open_is_left_as_it_was(told: Told) -> None:
     assert told[0]["blends"] == [str(told[1] / "open.blend")]
 
 
+def test_few_work_side_by_side_and_the_others_wait(told: Told) -> None:
+    found = told[0]["several"]
+    assert found["begun"] == [True, True, False, False]
+    assert found["frames"] == [2, 2, 2, 0]
+    assert found["errors"] == ["", "", "", "It was cancelled."]
+    assert found["left"] == [], "the copies of the film are gone"
+
+
 def test_cancelling_ends_it_and_keeps_frames(told: Told) -> None:
     found = told[0]["cancelled"]
     assert found["error"] == "It was cancelled."

@@ -106,11 +106,26 @@ def ended(job: Rendering) -> Told:
     return {"clip": job.clip, "done": last.done, "total": last.total, "error": last.error}
 
 
+def several(scene: Any) -> Told:
+    """Four at once, of which one is cancelled before it begins."""
+    jobs = [Rendering(scene, "hard", -7, -5, OUT / f"several {number}") for number in range(4)]
+    begun = [job._process is not None for job in jobs]
+    jobs[3].cancel()
+    until(lambda: all(job.poll().finished for job in jobs))
+    frames = [len(list((OUT / f"several {number}").glob("f_*"))) for number in range(4)]
+    left = [
+        path.name for number in range(4) for path in (OUT / f"several {number}").glob("*.blend")
+    ]
+    errors = [job.poll().error for job in jobs]
+    return {"begun": begun, "frames": frames, "errors": errors, "left": left}
+
+
 def cancelled(scene: Any) -> Told:
     """Cancelled in the midst."""
     job = Rendering(scene, "hard", -7, 5000, OUT / "cancelled")
     until(lambda: job.poll().done > 2)
     process = job._process
+    assert process is not None
     job.cancel()
     job.cancel()
     return ended(job) | {"code": process.poll(), "left": sorted(os.listdir(OUT / "cancelled"))[:3]}
@@ -137,7 +152,7 @@ def everything() -> None:
     jobs = {make.__name__: make(scene) for make in (hard, nested, fine, adjusted)}
     before = state(scene)
     found = {name: ended(job) for name, job in jobs.items()}
-    found |= {"cancelled": cancelled(scene), "spoilt": spoilt(scene)}
+    found |= {"cancelled": cancelled(scene), "spoilt": spoilt(scene), "several": several(scene)}
     found["lost"] = refused(scene, "nobody", OUT / "lost")
     found["used"] = refused(scene, "hard", OUT / "hard")
     found["nowhere"] = refused(scene, "hard", OUT / "file" / "x")
@@ -152,6 +167,7 @@ def leave() -> None:
     hard(scene)
     job = Rendering(scene, "hard", -7, 100000, OUT / "left")
     until(lambda: job.poll().done > 2)
+    assert job._process is not None
     (OUT / "pid").write_text(str(job._process.pid), encoding="utf-8")
 
 
