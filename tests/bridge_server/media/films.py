@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -47,7 +49,7 @@ class Film:
 
 def film(path: Path, what: Film) -> Path:
     """Write `what`, each frame another picture, and return the path."""
-    with av.open(str(path), "w") as out:
+    with _priority_kept(), av.open(str(path), "w") as out:
         stream = _picture(out, what)
         tracks = [out.add_stream(codec, rate=what.sound_rate) for codec in what.sound]
         for track in tracks:
@@ -68,6 +70,21 @@ def film(path: Path, what: Film) -> Path:
         for number, track in enumerate(tracks):
             tone(out, track, number, what.seconds or what.count / what.rate)
     return path
+
+
+@contextmanager
+def _priority_kept() -> Generator[None]:
+    """SVT-AV1 takes the real-time class for its caller, where that is root.
+
+    Everything that the tests start later would have it too, and whatever waits busily would leave
+    the rest of the machine no processor.
+    """
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    yield
+    os.sched_setscheduler(0, *before)
 
 
 def _picture(out: Any, what: Film) -> Any:

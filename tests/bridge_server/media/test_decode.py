@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -195,3 +196,10 @@ def test_a_portrait_with_rotation_is_stored_as_it_lies(write: Write) -> None:
     clip = probe(write("p.mp4", degrees=-90))
     assert next(frames(clip)).planes[0].shape == (48, 64)
     assert clip.rate == Fraction(30000, 1001)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="priority classes are of Linux")
+def test_making_films_takes_the_processor_from_nobody(tmp_path: Path) -> None:
+    before = os.sched_getscheduler(0)
+    film(tmp_path / "a.mkv", FILMS["av1.mkv"])
+    assert os.sched_getscheduler(0) == before
