@@ -91,7 +91,7 @@ async def _changed(server: Server, peer: Peer, call: Call, asked: Any) -> Mappin
     kept = await server.journalled(lambda: server.jobs.kept(whose, what))
     if kept is not None:
         return kept
-    fresh = at_worker = False
+    fresh = False
 
     def wish() -> None:
         if call.op in _WISHES:
@@ -100,10 +100,10 @@ async def _changed(server: Server, peer: Peer, call: Call, asked: Any) -> Mappin
             server.supervisor.resume_job(asked.job)
 
     def do() -> Mapping[str, Any]:
-        nonlocal fresh, at_worker
+        nonlocal fresh
         row = _CHANGES[call.op](server.jobs, peer.owner, asked)
-        fresh, at_worker = True, row.state == "running"
-        if at_worker:
+        fresh = True
+        if row.state == "running":
             # Within the change: what the worker tells of its end comes before it, or after.
             wish()
         return info(row).table()
@@ -116,8 +116,6 @@ async def _changed(server: Server, peer: Peer, call: Call, asked: Any) -> Mappin
         refusal = error
         await server.journalled(lambda: server.jobs.keep_refusal(whose, what, refusal))
         raise
-    if at_worker:
-        wish()  # again: the job may have been on its way from the queue to the worker
     if fresh:
         server.logs.say(asked.job, f"asked to {call.op}", by=peer.words)
     return told

@@ -42,7 +42,7 @@ from bridge_server.loopback import Line, Loopback
 from bridge_server.outbox import Outbox
 from bridge_server.request import Request, from_table
 from bridge_server.store import Store, allowance
-from bridge_server.supervisor import Post, Running, Supervisor
+from bridge_server.supervisor import Post, Running, Supervisor, Task
 from host_plugins.link import endpoint, wire
 from host_plugins.link.errors import BridgeError, Code
 from host_plugins.link.messages import TRANSIENT, Event, Keyframe, Preview, Progress, Subscribe
@@ -613,24 +613,31 @@ class _Ledger:
         self._server = server
         self._seq: dict[str, int] = {}
 
-    async def next(self) -> tuple[Row, dict[str, Any], Path, bool, Sequence[str]] | None:
+    async def next(self, take: Callable[[Row], Running]) -> Task | None:
         server = self._server
-        while (
-            row := await server.persisted(lambda: server.jobs.next(server.is_ready))
-        ) is not None:
+
+        def taken() -> tuple[Row, Running] | None:
+            row = server.jobs.next(server.is_ready)
+            return None if row is None else (row, take(row))
+
+        while (found := await server.persisted(taken)) is not None:
+            row, running = found
             self._seq[row.id] = row.seq
             uploaded = str(row.request["clip"]).startswith(UPLOAD)
             try:
                 row.request = await server.arrived(row)
             except Exception as error:  # the worker must get its next job, whatever this one is
-                await self._fail(row.id, failures.told(error))
+                await self._fail(running, failures.told(error))
             else:
                 roots = tuple(map(str, server.doors.named(row.owner).roots))
-                return row, row.request, server.folder_of(row.id), uploaded, roots
+                return Task(row, row.request, server.folder_of(row.id), uploaded, roots)
         return None
 
-    async def _fail(self, job: str, failure: BridgeError) -> None:
-        await self._server.persisted(lambda: self._server.jobs.failed(job, failure))
+    async def _fail(self, running: Running, failure: BridgeError) -> None:
+        jobs = self._server.jobs
+        await self._server.persisted(
+            lambda: self._as_wished(running) or jobs.failed(running.job, failure)
+        )
 
     async def speeds(self) -> dict[str, tuple[float, float]]:
         return await self._server.persisted(self._server.jobs.journal.speeds)

@@ -79,13 +79,31 @@ class Running:
     since: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A job for a worker.
+
+    request: with files in place of uploads
+    folder: of the job
+    uploaded: whether its clip was uploaded
+    roots: folders that its owner is bound to
+    """
+
+    row: Row
+    request: dict[str, Any]
+    folder: Path
+    uploaded: bool = False
+    roots: Sequence[str] = ()
+
+
 class Ledger(Protocol):
     """What the supervisor asks and tells the jobs; the server answers, from the disk."""
 
-    async def next(self) -> tuple[Row, dict[str, Any], Path, bool, Sequence[str]] | None:
-        """Return the job whose turn it is, its request for the worker, and its folder.
+    async def next(self, take: Callable[[Row], Running]) -> Task | None:
+        """Return the job whose turn it is.
 
-        Last: whether its clip was uploaded, and the folders that its owner is bound to.
+        take: to be called within the change that lets a job run: who wants it stopped after that
+            finds it at its worker
         """
         ...
 
@@ -284,32 +302,37 @@ class Supervisor:
         try:
             while not slot.over:
                 slot.wake.clear()
-                if slot.ready and slot.running is None and not self._ending:
-                    found = await self._ledger.next()
-                    if found is not None:
-                        await self._begin(slot, *found)
-                        continue
+                free = slot.ready and slot.running is None and not self._ending
+                if free and (task := await self._next(slot)) is not None:
+                    await self._begin(slot, task)
+                    continue
                 await slot.wake.wait()
         except Exception:
             log.exception("no job could be given to a worker")
             self._kill(slot, "the server could not give it a job")
 
-    async def _begin(
-        self,
-        slot: _Slot,
-        row: Row,
-        request: dict[str, Any],
-        folder: Path,
-        uploaded: bool,
-        roots: Sequence[str],
-    ) -> None:
-        forecast = Forecast({}, {}, self._clock)
+    async def _next(self, slot: _Slot) -> Task | None:
+        found: Task | None = None
+        try:
+            found = await self._ledger.next(lambda row: self._take(slot, row))
+        finally:
+            if found is None:
+                slot.running = None
+        return found
+
+    def _take(self, slot: _Slot, row: Row) -> Running:
+        """Count a job as being at a worker, though that is yet to be told; from any thread."""
         slot.idle = 0.0
-        slot.running = running = Running(row.id, row.owner, row.revision, forecast)
-        forecast.speeds = await self._ledger.speeds()
+        slot.running = Running(row.id, row.owner, row.revision, Forecast({}, {}, self._clock))
+        return slot.running
+
+    async def _begin(self, slot: _Slot, task: Task) -> None:
+        running, row = slot.running, task.row
+        assert running is not None, "it was taken"
+        running.forecast.speeds = await self._ledger.speeds()
         self._send(slot, {"do": "run", "job": row.id, "revision": row.revision,
-                          "request": request, "folder": str(folder),
-                          "uploaded": uploaded, "roots": list(roots),
+                          "request": task.request, "folder": str(task.folder),
+                          "uploaded": task.uploaded, "roots": list(task.roots),
                           "crashes": row.crashes})  # fmt: skip
         if running.wish:  # it was stopped meanwhile
             self._send(slot, {"do": "stop", "job": row.id})

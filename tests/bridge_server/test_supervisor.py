@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 
 from bridge_server.journal import Row
 from bridge_server.pipe import Message
-from bridge_server.supervisor import Post, Running, Supervisor
+from bridge_server.supervisor import Post, Running, Supervisor, Task
 from host_plugins.link.errors import BridgeError
 
 #: A worker's side of the pipe, for plays.
@@ -41,16 +41,19 @@ class Ledger:
     def __init__(self, takes: float = 0.0, jobs: int = 0) -> None:
         self.takes, self.jobs, self.told_of = takes, jobs, list[str]()
 
-    async def next(self) -> tuple[Row, dict[str, Any], Path, bool, Sequence[str]] | None:
+    async def next(self, take: Callable[[Row], Running]) -> Task | None:
         if not self.jobs:
             return None
         self.jobs -= 1
+        row = Row("a", "local")
+        take(row)
         self.told_of.append("taken")
         await asyncio.sleep(self.takes)
-        return Row("a", "local"), {}, Path(), False, ()
+        return Task(row, {}, Path())
 
     async def told(self, running: Running, message: Message) -> None:
-        self.told_of.append(f"{running.job} {message['tell']}")
+        wish = f", {running.wish} was wanted" if running.wish else ""
+        self.told_of.append(f"{running.job} {message['tell']}{wish}")
 
     async def crashed(self, running: Running, failure: BridgeError) -> None:
         self.told_of.append(f"{running.job} crashed: {failure.message}")
@@ -98,6 +101,25 @@ def test_a_job_is_not_lost_whose_worker_ends_while_it_is_taken(tmp_path: Path) -
 
     play(tmp_path, "tell('ready')\ntime.sleep(0.2)\nsys.exit(3)", ledger, course)
     assert ledger.told_of[:2] == ["taken", "a crashed: the worker ended with code 3"]
+
+
+def test_a_job_can_be_stopped_while_it_is_on_its_way_to_a_worker(tmp_path: Path) -> None:
+    ledger = Ledger(takes=1.0, jobs=1)
+    script = """
+tell('ready')
+while pipe.read(sys.stdin.buffer)['do'] != 'run':
+    pass
+assert pipe.read(sys.stdin.buffer) == {'do': 'stop', 'job': 'a'}
+tell('ended', job='a', how='stopped')
+"""
+
+    async def course(supervisor: Supervisor) -> None:
+        await until(lambda: ledger.told_of)
+        supervisor.stop_job("a", "cancelled")
+        await until(lambda: len(ledger.told_of) > 1)
+
+    play(tmp_path, script, ledger, course)
+    assert ledger.told_of == ["taken", "a ended, cancelled was wanted"]
 
 
 def test_a_worker_that_ends_at_once_is_started_ever_more_rarely(tmp_path: Path) -> None:
