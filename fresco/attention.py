@@ -20,6 +20,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from fresco.blocks import self_attentions
+from fresco.callbacks import never_stop
 from fresco.correspondence import Correspondence
 from fresco.errors import InvalidInput
 from fresco.frames import Frames, stack
@@ -45,6 +46,7 @@ class AttentionGuidance:
     spatial, cross_frame, temporal: the three kinds of guidance
     spatial_bias: added to the diagonal of the spatial map, before the softmax
     spatial_scale, temporal_scale: factors on the usual 1/sqrt(d); below 1 they flatten the maps
+    on_attention: called before each of the three; may raise to stop
 
     Raises:
         InvalidInput: masks or paths of other frames, or without a token.
@@ -62,6 +64,7 @@ class AttentionGuidance:
     spatial_bias: float = 0.0
     spatial_scale: float = 0.2
     temporal_scale: float = 0.2
+    on_attention: Callable[[], None] = never_stop
     _on_device: dict[tuple[str, int, torch.device], Any] = field(
         default_factory=dict[tuple[str, int, torch.device], Any], repr=False
     )
@@ -191,12 +194,15 @@ class FrescoAttnProcessor:
     ) -> Tensor:
         """All on (2N, tokens, heads, d); the outsiders' keys and values on theirs."""
         guidance = self.guidance
+        guidance.on_attention()
         query = self._spatial(attn, raw_query) if guidance.spatial else raw_query
+        guidance.on_attention()
         if guidance.cross_frame:
             key = self._shared(raw_key, outside_key)
             out = self._cross_frame(query, key, self._shared(value, outside_value))
         else:
             out = _attend(query, raw_key, value)
+        guidance.on_attention()
         return self._temporal(raw_query, raw_key, out) if guidance.temporal else out
 
     def _spatial(self, attn: Attention, query: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ def never_stop() -> None:
 
 @contextmanager
 def polled(cancel: CancelToken, *modules: nn.Module) -> Generator[None]:
-    """Poll `cancel` before every call of `modules` (a VAE's encoder and decoder: every tile)."""
+    """Poll `cancel` before every call of `modules`."""
 
     def poll(_module: nn.Module, _inputs: object) -> None:
         cancel.check()

@@ -7,6 +7,7 @@ i+1 and points into frame i.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fresco.callbacks import never_stop
 from fresco.errors import InvalidInput
 from fresco.flow import FlowEstimator, estimator
 from fresco.frames import Frames, stack
-from fresco.warping import Warp
+from fresco.warping import Warp, length
 
 #: Tolerance of the forward-backward consistency (Sundaram et al., ECCV 2010): relative, pixels.
 CONSISTENCY_RELATIVE, CONSISTENCY_PIXELS = 0.01, 0.5
@@ -97,11 +99,14 @@ class Correspondence:
         return self.reduced(scale)
 
 
-def estimate(frames: Frames, flow: FlowEstimator | str = "dis") -> Correspondence:
+def estimate(
+    frames: Frames, flow: FlowEstimator | str = "dis", poll: Callable[[], None] = never_stop
+) -> Correspondence:
     """Estimate the correspondence of a batch.
 
     frames: (N, 3, H, W) float RGB in [0, 1]
     flow: an estimator, or the name of one
+    poll: called between its parts; may raise to stop
 
     Raises:
         InvalidInput: frames that cannot be worked on, or an unknown estimator.
@@ -113,7 +118,10 @@ def estimate(frames: Frames, flow: FlowEstimator | str = "dis") -> Correspondenc
         return Correspondence(still, still.clone(), still[:, 0], still[:, 1])
     estimate_flow = estimator(flow) if isinstance(flow, str) else flow
     following = batch.roll(-1, dims=0)
-    forward, backward = estimate_flow(batch, following), estimate_flow(following, batch)
+    forward = estimate_flow(batch, following)
+    poll()
+    backward = estimate_flow(following, batch)
+    poll()
     return Correspondence(forward, backward, *photometric_occlusion(batch, forward, backward))
 
 
@@ -202,9 +210,9 @@ class _WarpRows(torch.autograd.Function):
 
 
 def _inconsistent(flow: Tensor, opposite: Tensor) -> Tensor:
-    residual = (flow + warp(opposite, flow)).norm(dim=1)
-    length = flow.norm(dim=1) + opposite.norm(dim=1)
-    return (residual > CONSISTENCY_RELATIVE * length + CONSISTENCY_PIXELS).float()
+    residual = length(flow + warp(opposite, flow))
+    motion = length(flow) + length(opposite)
+    return (residual > CONSISTENCY_RELATIVE * motion + CONSISTENCY_PIXELS).float()
 
 
 def _recoloured(frame: Tensor, neighbour: Tensor, flow: Tensor) -> Tensor:

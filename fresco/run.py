@@ -56,7 +56,7 @@ class Run:
             for part in model.modules:
                 part.to("cpu")
         self.frames = self.stacked([keyframe.frame for keyframe in batch])
-        correspondence = correspondence or estimate(self.frames, options.flow)
+        correspondence = correspondence or estimate(self.frames, options.flow, options.cancel.check)
         self.correspondence = correspondence.to(model.device)
         self.firsts = [first_step(keyframe.strength, self.settings.steps) for keyframe in self.all]
         asked = [self.firsts[place] for place in self.new_places()]
@@ -171,6 +171,7 @@ class Run:
         reference = self.reference() if self.needs_reference() else Reference()
         attention = AttentionGuidance.of(self.frames, self.correspondence, reference.attention)
         attention.cross_frame = settings.cross_frame
+        attention.on_attention = self.options.cancel.check
         features = FeatureGuidance(
             self.correspondence,
             reference.features,
@@ -296,11 +297,11 @@ class Run:
 
 
 def _parts(model: Model) -> Iterator[nn.Module]:
-    """The VAE's halves, and every block of the networks that run at each step."""
-    yield from (model.vae.encoder, model.vae.decoder)
-    for network in (model.unet, *model.controlnets):
-        for part in network.children():
-            yield from part if isinstance(part, nn.ModuleList) else (part,)
+    """Every layer of the VAE's halves and of the networks that run at each step."""
+    for network in (model.vae.encoder, model.vae.decoder, model.unet, *model.controlnets):
+        for part in network.modules():
+            if not any(True for _ in part.children()):
+                yield part
 
 
 def _check(

@@ -8,13 +8,14 @@ to its neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fresco.callbacks import never_stop
 from fresco.propagate.guides import POSITION
 from fresco.propagate.sampling import box, halved, resized_flow, sample
 
@@ -30,11 +31,13 @@ class Pair:
 
     target, key: (1, C, h, w) guides, weighted
     carried: (1, 2, h, w) where the positions carried by flow lie, as a flow into the key
+    poll: called before every look at how a flow fits
     """
 
     target: Tensor
     key: Tensor
     carried: Tensor
+    poll: Callable[[], None] = never_stop
 
     @property
     def size(self) -> tuple[int, int]:
@@ -43,6 +46,7 @@ class Pair:
 
     def cost(self, flow: Tensor, mode: str = "bilinear") -> Tensor:
         """Return the guides' squared difference under `flow`, over patches: (1, 1, h, w)."""
+        self.poll()
         astray = (flow - self.carried).square_() * (POSITION / max(self.size) ** 2)
         difference = _difference(self.target, self.key, flow, mode)
         return box(difference + astray.sum(dim=1, keepdim=True))
@@ -50,7 +54,8 @@ class Pair:
     def halved(self) -> Pair:
         """Return the pair at half its size."""
         target = halved(self.target)
-        return Pair(target, halved(self.key), resized_flow(self.carried, *target.shape[-2:]))
+        carried = resized_flow(self.carried, *target.shape[-2:])
+        return Pair(target, halved(self.key), carried, self.poll)
 
 
 def mismatch(target: Tensor, key: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:

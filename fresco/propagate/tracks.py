@@ -16,6 +16,7 @@ from fresco.propagate.guides import source_guide, style_guide
 from fresco.propagate.sampling import sample
 from fresco.propagate.search import Pair, best_of, match, mismatch, smoothed
 from fresco.propagate.steady import Steadier
+from fresco.warping import length
 
 #: (pair, frame, key frame) → the flow into the key; see `by_flow` and `by_patch`.
 Matcher = Callable[[Pair, Tensor, Tensor], Tensor]
@@ -39,7 +40,7 @@ def follow(
 
     frames: (M, 3, H, W), the key frame first
     style: (3, H, W), the styled key
-    poll: called before each frame
+    poll: called before each frame, and often while it is matched
     returns: per matcher M - 1 flows (1, 2, H, W), pixels
     """
     key, before = frames[:1], frames[:1]
@@ -50,13 +51,13 @@ def follow(
     for frame in frames[1:].split(1):
         poll()
         target, direct = source_guide(frame), flow(frame, key)
+        poll()
         step = direct if before is key else flow(frame, before)
         for match_frame, flows in zip(matchers, found, strict=True):
             start = _start(target, source, direct, step, flows)
             # The previous output brought here by flow is the styled key read along the flow.
-            pair = Pair(
-                torch.cat((target, sample(look, start, "bicubic")), dim=1), key_guide, start
-            )
+            seen = torch.cat((target, sample(look, start, "bicubic")), dim=1)
+            pair = Pair(seen, key_guide, start, poll)
             flows.append(steady(frame, match_frame(pair, frame, key)))
         before = frame
     return found
@@ -70,7 +71,7 @@ def _start(
         return direct
     chained = step + sample(flows[-1], step)
     ours, theirs = (mismatch(target, source, found) for found in (chained, direct))
-    near = (chained - direct).norm(dim=1, keepdim=True) < _NEAR
+    near = length(chained - direct)[:, None] < _NEAR
     fits = torch.where(near, ours < (1 - _BETTER) * theirs, ours <= theirs + _ELSEWHERE)
     return torch.where(fits, chained, direct)
 
