@@ -63,13 +63,18 @@ def _coded(error: BaseException) -> BridgeError:
     if isinstance(error, OSError) and error.errno in _READ_ONLY:
         what = f"{error.filename or 'a file'} may not be used ({error.strerror})"
         return BridgeError(Code.FORBIDDEN, what, "choose another folder, or change who may use it")
+    if not isinstance(error, method.OutOfMemory) and is_out_of_memory(_root(error)):
+        return BridgeError(Code.OUT_OF_MEMORY, f"memory ran out ({error})",
+                           "choose a smaller size, or close other programs")  # fmt: skip
     for kind, code in _CODES:
         if isinstance(error, kind):
             return BridgeError(code, str(error), _hint(error))
-    if is_out_of_memory(error):
-        return BridgeError(Code.OUT_OF_MEMORY, f"memory ran out ({error})",
-                           "choose a smaller size, or close other programs")  # fmt: skip
     return BridgeError(Code.INTERNAL, f"{type(error).__name__}: {error}", _SEE_LOG)
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return what an error was first raised from."""
+    return error if error.__cause__ is None else _root(error.__cause__)
 
 
 def _hint(error: BaseException) -> str:

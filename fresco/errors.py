@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+
 
 class FrescoError(Exception):
     """Anything the method refuses; the message says what, where and how to mend it."""
@@ -45,9 +47,28 @@ _OUT_OF_MEMORY = (
 )
 
 
+#: Bytes without which libraries fail in words of their own, or in none.
+_LEAST = 64 << 20
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` was raised for want of memory, on whichever device."""
+    """Whether `error` was raised for want of memory, on whichever device.
+
+    Of one that says nothing of the kind, by whether memory is to be had now: ask while what was
+    being worked on is still held.
+    """
     if isinstance(error, MemoryError):
         return True
+    if isinstance(error, FrescoError) or not isinstance(error, Exception):
+        return False
     text = f"{str(error).lower()}\n"
-    return isinstance(error, RuntimeError) and any(words in text for words in _OUT_OF_MEMORY)
+    said = isinstance(error, RuntimeError) and any(words in text for words in _OUT_OF_MEMORY)
+    return said or _none_left()
+
+
+def _none_left() -> bool:
+    try:
+        mmap.mmap(-1, _LEAST).close()  # reserved, not written to: it costs nothing
+    except OSError:
+        return True
+    return False

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 
 import pytest
 
@@ -47,3 +49,33 @@ def test_the_words_are_kept_and_no_trace_is_told() -> None:
     internal = told(ValueError("x"))
     assert internal.message == "ValueError: x"
     assert "logs" in internal.hint
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no limit can be set here")
+def test_what_fails_while_there_is_no_memory_fails_for_want_of_it() -> None:
+    """A library that could not begin something says so in words of its own."""
+    script = """
+import resource
+from bridge_server.failures import told
+from bridge_server.media.errors import UnsupportedMedia
+from fresco.errors import Cancelled, InvalidInput
+
+def raised():
+    try:
+        try:
+            raise OSError("Generic error in an external library")
+        except OSError as error:
+            raise UnsupportedMedia("it cannot be begun") from error
+    except UnsupportedMedia as error:
+        return error
+
+errors = raised(), KeyError("x"), RuntimeError("x"), InvalidInput("x"), Cancelled("x")
+print(*(told(each).code.value for each in errors))
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (16 << 20), resource.RLIM_INFINITY))
+print(*(told(each).code.value for each in errors))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    before, after = done.stdout.decode().splitlines()
+    assert before == "media internal internal invalid cancelled"
+    assert after == "out_of_memory out_of_memory out_of_memory invalid cancelled"

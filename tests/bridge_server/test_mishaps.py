@@ -245,7 +245,7 @@ def test_a_worker_without_memory_says_so_and_lives(
     leave(warm_worker, 16)
     ask(client, "greedy", SAMPLE, output, size=256, steps=1, stop=9, keyframes="every:4")
     told = failed(client, "greedy").failure
-    assert told["code"] == "out_of_memory"
+    assert told["code"] == "out_of_memory", told
     leave(warm_worker, None)
     ends_well(client, "greedy", output)
     assert lives(warm_worker)
