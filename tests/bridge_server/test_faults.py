@@ -391,9 +391,13 @@ def test_news_of_a_worker_wait_for_room_in_the_journal(
         serving.client() as client,
     ):
         client.subscribe(["late"])
+        ask(client, "aside", clip, tmp_path / "aside.mp4", until="keyframes", seed=9)
+        assert at_rest(client, "aside").state == "waiting"
         ask(client, "late", clip, output)
         event(client, at_stage("translate"))
         ballast = filled(home)
+        with pytest.raises(BridgeError):
+            change_until_full(client, "aside")
         until(lambda: "cannot be written" in (folder / "server.log").read_text())
         assert client.ask(messages.PING).running == 1
         time.sleep(2)
