@@ -80,7 +80,8 @@ class Settings:
     """What a model is best run with; None where it does not matter or is not known.
 
     sampler: a name of `fresco.samplers.SAMPLERS`
-    temporal_until: of `fresco.schedule.Settings`, where the model wants another than the method's
+    temporal_until, repeat_step_noise: of `fresco.schedule.Settings`, where the model wants another
+        than the method's
     vae: the catalogue name of one that should replace the model's own
     scale: of a ControlNet, LoRA or IP-Adapter; 1 is full
     control: the kind of control map that a base model is best led by
@@ -92,6 +93,7 @@ class Settings:
     sampler: str | None = None
     strength: float | None = None
     temporal_until: float | None = None
+    repeat_step_noise: bool | None = None
     vae: str | None = None
     scale: float | None = None
     control: str | None = None
@@ -289,6 +291,7 @@ _SETTINGS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "sampler": ((str,), '"ddim"'),
     "strength": ((int, float), "0.75"),
     "temporal_until": ((int, float), "0.35"),
+    "repeat_step_noise": ((bool,), "true or false"),
     "vae": ((str,), "the name of a vae"),
     "scale": ((int, float), "0.8"),
     "control": ((str,), '"canny"'),

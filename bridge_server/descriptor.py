@@ -80,14 +80,14 @@ class Same:
 
 @dataclass(frozen=True, slots=True)
 class Automatic:
-    """A number that counts only where the switch beside it, "recommended", is off."""
+    """A value that counts only where the switch beside it, "recommended", is off."""
 
     name: str
     inside: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The switch and the number."""
+        """The switch and the value."""
         return (f"auto_{self.name}", self.name)
 
     @property
@@ -96,13 +96,13 @@ class Automatic:
         return f"{self.inside}.{self.name}" if self.inside else self.name
 
     def told(self, values: Values) -> Any:
-        """The number, if it counts."""
+        """The value, if it counts."""
         return None if values[f"auto_{self.name}"] else values[self.name]
 
     def values(self, given: Any) -> dict[str, Any]:
-        """The number, and whether there is one."""
-        number = PARAMETERS[self.name].default if given is None else given
-        return {f"auto_{self.name}": given is None, self.name: number}
+        """The value, and whether there is one."""
+        value = PARAMETERS[self.name].default if given is None else given
+        return {f"auto_{self.name}": given is None, self.name: value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,9 +253,10 @@ BINDINGS: tuple[Binding, ...] = (
     *map(Lines, ("loras", "pictures", "embeddings", "changes", "tracks")),
     *map(_method, ("spatial", "spatial_steps", "cross_frame", "temporal", "temporal_loss")),
     *map(_method, ("spatial_weight", "iterations", "optimise_until", "lr", "adain_epsilon")),
-    *map(_method, ("repeat_start_noise", "repeat_step_noise")),
+    _method("repeat_start_noise"),
     Automatic("strength"),
     Automatic("temporal_until", "method"),
+    Automatic("repeat_step_noise", "method"),
     Controls(),
     KeyframeWishes(),
     CutWishes(),

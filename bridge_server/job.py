@@ -323,6 +323,7 @@ class _Model:
             steps=_first(request.steps, steps, _METHOD.steps),
             guidance_scale=_first(request.guidance, guidance, _METHOD.guidance_scale),
             temporal_until=_first(best.temporal_until, _METHOD.temporal_until),
+            repeat_step_noise=_first(best.repeat_step_noise, _METHOD.repeat_step_noise),
         )
         self.settings = replace(self.settings, **request.method.said())
         self.strength = _first(request.strength, best.strength, _STRENGTH)

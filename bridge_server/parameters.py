@@ -724,10 +724,17 @@ _FRESCO = Page(
                     True,
                 ),
                 _switch(
+                    "auto_repeat_step_noise",
+                    "Recommended grain",
+                    "The noise of the steps is repeated or not, as suits the model.",
+                    True,
+                ),
+                _switch(
                     "repeat_step_noise",
                     "Same grain in each step",
                     "The noise of the steps is repeated too; may stick to the screen.",
                     False,
+                    enabled_when=("auto_repeat_step_noise", False),
                 ),
             ),
         ),

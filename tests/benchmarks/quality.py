@@ -5,7 +5,8 @@
 The defaults are what the draft model wants; for Stable Diffusion 1.5, for example:
 
     python -m tests.benchmarks.quality --model sd15.safetensors --controlnet control_sd15_tile \
-        --size 512 --guidance 7.5 --strength 0.75 --temporal-until 0.35 --device cuda
+        --size 512 --guidance 7.5 --strength 0.75 --temporal-until 0.35 --no-repeat-step-noise \
+        --device cuda
 
 Consecutive keyframes of every clip are translated to every style in four ways: each by itself, with
 FRESCO's attention, with its optimisation, with both. A row is printed as each of them is done, and
@@ -222,6 +223,7 @@ def settings(args: argparse.Namespace, way: str) -> Settings:
         steps=args.steps,
         guidance_scale=args.guidance,
         temporal_until=args.temporal_until,
+        repeat_step_noise=args.repeat_step_noise,
         **WAYS[way],
     )
 
@@ -260,6 +262,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--temporal-until", type=float, default=0.0, help="0.35 for Stable Diffusion"
     )
+    parser.add_argument(
+        "--repeat-step-noise", action=argparse.BooleanOptionalAction, default=True,
+        help="no for Stable Diffusion",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--journal", type=Path, help="of one set of options: what is done already")
     parser.add_argument("--threads", type=int, default=2)

@@ -162,7 +162,7 @@ def test_a_request_survives_the_interface(request: Request) -> None:
 def usual_method() -> dict[str, Any]:
     from fresco.schedule import Settings
 
-    names = {each.name for each in fields(Method)} - {"temporal_until"}
+    names = {each.name for each in fields(Method)} - {"temporal_until", "repeat_step_noise"}
     return {name: getattr(Settings(), name) for name in names}
 
 
