@@ -409,7 +409,7 @@ class Bench:
         while True:
             try:
                 self._propagate_missing(units, workers)
-            except (RuntimeError, MemoryError) as error:
+            except Exception as error:
                 if workers == 1 or not is_out_of_memory(error):
                     raise
             else:

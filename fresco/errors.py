@@ -38,6 +38,8 @@ _OUT_OF_MEMORY = (
     "out of memory",
     "not enough memory",
     "can't allocate memory",
+    "cannot allocate memory",
+    "insufficient memory",
     "status_alloc_failed",
     "bad_alloc",
     "can't start new thread",
@@ -62,8 +64,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, FrescoError) or not isinstance(error, Exception):
         return False
     text = f"{str(error).lower()}\n"
-    said = isinstance(error, RuntimeError) and any(words in text for words in _OUT_OF_MEMORY)
-    return said or _none_left()
+    return any(words in text for words in _OUT_OF_MEMORY) or _none_left()
 
 
 def _none_left() -> bool:

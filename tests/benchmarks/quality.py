@@ -8,8 +8,9 @@ The defaults are what the draft model wants; for Stable Diffusion 1.5, for examp
         --size 512 --guidance 7.5 --strength 0.75 --temporal-until 0.35 --no-repeat-step-noise \
         --device cuda
 
-Consecutive keyframes of every clip are translated to every style in four ways: each by itself, with
-FRESCO's attention, with its optimisation, with both. A row is printed as each of them is done, and
+Consecutive keyframes of every clip are translated to every style: each by itself; where the model
+wants the noise of the steps repeated, with that; with FRESCO's attention; with its optimisation;
+with all. A row is printed as each of them is done, and
 at the end tables over all clips. With `--journal FILE` a run goes on where it was stopped.
 The columns:
 
@@ -19,7 +20,9 @@ instead     what it found in the other frames
 edges       F-measure of the canny edges of source and result, matched within 2 pixels, over the
             drawing and painting styles
 Pixel-MSE   mean squared difference of consecutive results aligned by the source's flow, occlusions
-            excluded (the paper's measure), in 8-bit steps, and its ratio to each frame by itself
+            excluded (the paper's measure), in 8-bit steps, and its ratio to each frame by itself:
+            of the sums, and in the mean over clips and styles. (Dots and tiles that stay on the
+            screen have many times the error of other styles, so the sums are mostly theirs)
 s per key   processor time of all threads, which does not change with what else the machine does
 """
 
@@ -31,7 +34,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -62,9 +65,11 @@ DRAWN = ("pencil", "coloured-pencil", "watercolour", "oil", "cartoon")
 
 _NO_ATTENTION = {"spatial": False, "cross_frame": False, "temporal": False}
 _NO_OPTIMISATION = {"temporal_loss": False, "spatial_weight": 0.0}
-#: Name → what is switched off.
+_NO_REPETITION = {"repeat_step_noise": False}
+#: Name → what is switched off. Attention and optimisation come on top of the repeated noise.
 WAYS = {
-    "none": {**_NO_ATTENTION, **_NO_OPTIMISATION},
+    "none": {**_NO_ATTENTION, **_NO_OPTIMISATION, **_NO_REPETITION},
+    "+ noise": {**_NO_ATTENTION, **_NO_OPTIMISATION},
     "+ attention": _NO_OPTIMISATION,
     "+ optimisation": _NO_ATTENTION,
     "all": {},
@@ -79,6 +84,7 @@ class Scores:
     instead: list[str] = field(default_factory=list[str])
     edges: list[float] = field(default_factory=list[float])
     errors: list[float] = field(default_factory=list[float])
+    ratios: list[float] = field(default_factory=list[float])
     seconds: list[float] = field(default_factory=list[float])
 
     def add(self, other: Scores) -> None:
@@ -86,6 +92,7 @@ class Scores:
         self.instead += other.instead
         self.edges += other.edges
         self.errors += other.errors
+        self.ratios += other.ratios
         self.seconds += other.seconds
 
 
@@ -174,7 +181,8 @@ def row(name: str, scores: Scores, alone: Scores) -> str:
     return (
         f"| {name} | {100 * mean(scores.recognised):.0f} % | {_counted(scores.instead)} "
         f"| {mean(scores.edges):.2f} "
-        f"| {error:.1f} | {error / single - 1:+.0%} | {mean(scores.seconds):.1f} |"
+        f"| {error:.1f} | {error / single - 1:+.0%} | {mean(scores.ratios) - 1:+.0%} "
+        f"| {mean(scores.seconds):.1f} |"
     )
 
 
@@ -183,7 +191,16 @@ def _counted(names: Sequence[str]) -> str:
 
 
 def head(first: str) -> str:
-    names = (first, "recognised", "instead", "edges", "Pixel-MSE", "to none", "s per key")
+    names = (
+        first,
+        "recognised",
+        "instead",
+        "edges",
+        "Pixel-MSE",
+        "to none",
+        "in the mean",
+        "s per key",
+    )
     return f"| {' | '.join(names)} |\n|{'---|' * len(names)}"
 
 
@@ -200,36 +217,38 @@ def main() -> None:
     model = load(args.model, controlnets=args.controlnet, device=torch.device(args.device))
     classifier = load_classifier(CLASSIFIER)
     journal = Journal(args.journal)
-    by_style = {style: {way: Scores() for way in WAYS} for style in args.styles}
+    ways = [way for way in WAYS if way != "+ noise" or args.repeat_step_noise]
+    by_style = {style: {way: Scores() for way in ways} for style in args.styles}
     print(head("clip, style, FRESCO"), flush=True)
     for clip in clips(args.clips):
         frames = keyframes(clip, args.frames, args.every, args.size)
         correspondence = estimate(frames, "dis")
-        for style, ways in by_style.items():
+        for style, totals in by_style.items():
             here: dict[str, Scores] = {}
-            for way in WAYS:
+            for way in ways:
                 name = f"{clip.stem}, {style}, {way}"
                 here[way] = journal.known(name) or measure(
                     model, classifier, frames, correspondence, style, settings(args, way), args
                 )
                 journal.add(name, here[way])
-                ways[way].add(here[way])
+                here[way].ratios = [mean(here[way].errors) / mean(here["none"].errors)]
+                totals[way].add(here[way])
                 print(row(name, here[way], here["none"]), flush=True)
     print_tables(by_style)
 
 
 def settings(args: argparse.Namespace, way: str) -> Settings:
-    return Settings(
+    usual = Settings(
         steps=args.steps,
         guidance_scale=args.guidance,
         temporal_until=args.temporal_until,
         repeat_step_noise=args.repeat_step_noise,
-        **WAYS[way],
     )
+    return replace(usual, **WAYS[way])
 
 
 def print_tables(by_style: dict[str, dict[str, Scores]]) -> None:
-    totals = {way: Scores() for way in WAYS}
+    totals = {way: Scores() for way in next(iter(by_style.values()))}
     for ways in by_style.values():
         for way, scores in ways.items():
             totals[way].add(scores)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from torch import Tensor
 
-from bridge_server import environment, plan
+from bridge_server import environment, plan, stages
 from bridge_server.errors import NotEnoughSpace
-from bridge_server.events import Event, Preview, Progress, ignore
+from bridge_server.events import Event, Note, Preview, Progress, ignore
 from bridge_server.job import Job, settle
 from bridge_server.media import probe
 from bridge_server.media.errors import NotWritten
@@ -25,6 +27,8 @@ from bridge_server.stages import Bench
 from bridge_server.store import Store
 from fresco.callbacks import CancelToken
 from fresco.errors import Cancelled, InvalidInput, OutOfMemory
+from fresco.propagate.parallel import Job as Interval
+from fresco.propagate.parallel import intervals
 from fresco.translate import translate
 from fresco.warm import WarmModels
 from tests.bridge_server.media.films import Film, film
@@ -219,6 +223,36 @@ def test_a_painting_of_another_shape_is_refused_before_the_work(
 
     with pytest.raises(InvalidInput, match="64 x 64, another shape than frame 0"):
         desk.job(clip, changes=(Change(0, "painted", str(tmp_path / "a.png")),))
+
+
+def test_where_memory_runs_out_fewer_intervals_are_made_at_once(
+    clip: Path, tmp_path: Path, models: WarmModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once = list[int]()
+
+    def scarce(
+        jobs: Iterable[Interval], workers: int = 1, cancel: CancelToken | None = None
+    ) -> Iterator[Tensor]:
+        at_once.append(workers)
+        for number, frames in enumerate(intervals(jobs, workers, cancel)):
+            if number == 1 and workers > 1:
+                raise RuntimeError("[enforce fail at alloc_cpu.cpp] can't allocate memory")
+            yield frames
+
+    desks = Desk(tmp_path / "plenty", models), Desk(tmp_path / "scarce", models)
+    for desk in desks:
+        if desk is desks[1]:
+            monkeypatch.setattr(stages, "intervals", scarce)
+        job = replace(desk.job(clip, keyframes="every:2"), environment=replace(HERE, threads=4))
+        render(job, desk.store, models, desk.told.append)
+    said = [each.text for each in desks[1].told if isinstance(each, Note)]
+    assert at_once == [4, 2, 1]
+    assert [text for text in said if "memory ran out" in text] == [
+        "memory ran out, so 2 at once are propagated from here on",
+        "memory ran out, so 1 at once are propagated from here on",
+    ]
+    one, other = (desk.folder / "out.mkv" for desk in desks)
+    assert one.read_bytes() == other.read_bytes()
 
 
 def test_it_goes_on_where_it_was_stopped_and_ends_with_the_same_bytes(
