@@ -29,14 +29,13 @@ from bridge_server.lock import Lock
 from bridge_server.request import Request
 from fresco.callbacks import CancelToken
 from fresco.errors import Cancelled
+from host_plugins import program
 from host_plugins.link import endpoint, messages, wire
 from host_plugins.link.client import Client
 from host_plugins.link.endpoint import Endpoint
 from host_plugins.link.errors import BridgeError, Code
 from host_plugins.link.messages import Event, Hello, JobInfo, Made, OfJob, Submit
 
-#: Seconds without work after which a server that was started here ends.
-IDLE_END = 600
 PRINTED = "server.log"
 #: In what a server says that finds another one in its place.
 _TAKEN = "is running already"
@@ -55,10 +54,6 @@ _NUMBER = re.compile(r"(#+|%0?\d*d|\d+)(?=\.(png|tiff?|exr)$)", re.IGNORECASE)
 #: Servers that were started here; they outlive this process.
 _STARTED: list[subprocess.Popen[bytes]] = []
 _PLACES = (config.HOME, config.STORE, config.FOLDER, endpoint.FOLDER)
-#: Of Windows: without the terminal, and without its Ctrl-C.
-_APART: int = getattr(subprocess, "DETACHED_PROCESS", 0) | getattr(
-    subprocess, "CREATE_NEW_PROCESS_GROUP", 0
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +149,8 @@ def found_or_started(place: Place, settings: Config, cancel: CancelToken) -> boo
 
 def _start(place: Place, printed: Path) -> subprocess.Popen[bytes]:
     """Start a server apart from this terminal; what it prints goes to the end of a file."""
-    words = [sys.executable, "-m", "bridge_server", "serve", "--idle-end", str(IDLE_END)]
-    with printed.open("ab") as out:
-        process = subprocess.Popen(
-            [*words, *place.options], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-            cwd=printed.parent, env=environ(), start_new_session=os.name != "nt",
-            creationflags=_APART,
-        )  # fmt: skip
+    words = [sys.executable, "-m", "bridge_server"]
+    process = program.start_server(words, printed, place.options, environ())
     _STARTED.append(process)
     return process
 

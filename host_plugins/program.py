@@ -21,8 +21,8 @@ NAME = "program.json"
 #: Names the folder of the program's data, instead of the usual one.
 HOME = "FRESCO_BRIDGE_HOME"
 _APPLICATION = "fresco-bridge"
-#: Seconds without work after which a server that was started by a plugin ends.
-_IDLE_END = "600"
+#: Seconds without work after which a server that was not started by the user ends.
+IDLE_END = 600
 #: Of Windows: without a terminal of its own, and without its Ctrl-C.
 _APART: int = getattr(subprocess, "DETACHED_PROCESS", 0) | getattr(
     subprocess, "CREATE_NEW_PROCESS_GROUP", 0
@@ -75,28 +75,38 @@ def _remembered() -> list[str]:
     return []
 
 
-def start_server(words: Sequence[str], printed: Path) -> subprocess.Popen[bytes]:
+def start_server(
+    words: Sequence[str],
+    printed: Path,
+    options: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
     """Start a server that outlives this program, and ends by itself once it has no work.
 
     words: as of `command`
     printed: the file that what it prints is added to
+    options: of the server
+    environ: of one that works in the folder of `printed` rather than in this program's
 
     Raises:
         BridgeError: it cannot be started (host).
     """
-    return start([*words, "serve", "--idle-end", _IDLE_END], printed)
+    return start([*words, "serve", "--idle-end", str(IDLE_END), *options], printed, environ)
 
 
-def start(words: Sequence[str], printed: Path) -> subprocess.Popen[bytes]:
-    """Start a program apart from this one. Raises BridgeError: see `start_server`."""
+def start(
+    words: Sequence[str], printed: Path, environ: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a program apart from this one. See `start_server`."""
+    folder = None if environ is None else printed.parent
     # An editor's own Python must not be taken for the program's.
-    environ = {name: value for name, value in os.environ.items() if name != "PYTHONHOME"}
+    ours = {name: value for name, value in os.environ.items() if name != "PYTHONHOME"}
     try:
         printed.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with printed.open("ab") as out:
             return subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environ,
-                start_new_session=os.name != "nt", creationflags=_APART,
+                words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=folder,
+                env=environ or ours, start_new_session=os.name != "nt", creationflags=_APART,
             )  # fmt: skip
     except OSError as error:
         what = f"{words[0]} cannot be started: {error}"
