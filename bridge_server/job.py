@@ -196,7 +196,10 @@ def settle(
         environment=environment,
         source=source.word,
         beside=others,
-        notes=(*(model.notes if model else _idle(request)), *_missing_handles(clip, request)),
+        notes=(
+            *((*model.notes, *_unsaid(request)) if model else _idle(request)),
+            *_missing_handles(clip, request),
+        ),
     )
     for number, picture in job.painted().items():
         painting(picture, number, job.clip)
@@ -264,6 +267,14 @@ def _idle(request: Request) -> Iterator[str]:
     """What has nothing to act on where every keyframe is painted."""
     if request.tracks:
         yield "every keyframe is painted, so nothing comes of what changes over time (tracks)"
+
+
+def _unsaid(request: Request) -> Iterator[str]:
+    """What is left to chance where nothing tells how the clip is to look."""
+    changes = (*request.changes, *request.tracks)
+    prompts = (request.prompt, *(own.value for own in changes if own.what == "prompt"))
+    if not any(map(str.strip, prompts)) and not (request.loras or request.pictures):
+        yield "there is no prompt, so nothing tells how the clip is to look"
 
 
 def _missing_handles(clip: Clip, request: Request) -> Iterator[str]:

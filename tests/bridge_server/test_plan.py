@@ -405,9 +405,17 @@ def test_a_painted_frame_is_a_key_of_its_shot(clip: Path, tmp_path: Path) -> Non
     own = job(clip, keyframes="2", changes=painted(tmp_path, 2, 20))
     assert own.spec is None
     assert [shot.keyframes for shot in planned(own).shots] == [(2,), (20,)]
-    asked = planned(job(clip, keyframes="2", changes=painted(tmp_path, 20)))
+    asked = planned(job(clip, prompt="ink", keyframes="2", changes=painted(tmp_path, 20)))
     assert [shot.keyframes for shot in asked.shots] == [(2,), (20,)]
     assert asked.notes == ()
+
+
+def test_a_job_that_nothing_is_said_of_says_so(clip: Path) -> None:
+    said = "there is no prompt, so nothing tells how the clip is to look"
+    later = Change(8, "prompt", "an oil painting")
+    assert said in job(clip, prompt=" ").notes
+    assert job(clip, prompt=" ", changes=(later,)).notes == ()
+    assert job(clip, prompt=" ", tracks=(later,)).notes == ()
 
 
 def test_a_quick_look_needs_no_other_keyframe_and_none_that_is_painted(
