@@ -38,6 +38,10 @@ from host_plugins.link.wire import LIMITS
 EFFECT = "io.fresco.Stylise"
 #: Jobs that are in another state than those at rest, in SQL.
 _UNFINISHED = f"state not in {AT_REST}"
+#: What a running job may be stopped for; a later one beats an earlier one.
+_WISHES = ("", "queued", "paused", "cancelled")
+#: Why one comes forward again that was stopped for that.
+_CHANGED = "it was changed, or resumed"
 _CHANGES = ("prompt", "negative", "strength", "seed", "painted")
 _DAY = 24 * 3600.0
 _MOST = 200
@@ -185,14 +189,16 @@ class Jobs:
         return row
 
     def cancel(self, owner: Owner, job: str) -> Row:
-        """Cancel a job, unless it is at rest; one that runs is left to its worker's end."""
+        """Cancel a job, unless it is at rest; one that runs, once its worker has stopped."""
         row = self.find(owner, job)
-        if row.state not in (*AT_REST, "running"):
+        if row.state == "running":
+            self._wish(row, "cancelled")
+        elif row.state not in AT_REST:
             self._move(row, "cancelled")
         return row
 
     def pause(self, owner: Owner, job: str) -> Row:
-        """Pause a job; one that runs is left to its worker's end.
+        """Pause a job; one that runs, once its worker has stopped.
 
         Raises:
             BridgeError: there is no such job (not_found); it cannot be paused (wrong_state).
@@ -200,17 +206,20 @@ class Jobs:
         row = self.find(owner, job)
         if row.state == "queued":
             self._move(row, "paused")
-        elif row.state not in ("running", "paused"):
+        elif row.state == "running":
+            self._wish(row, "paused")
+        elif row.state != "paused":
             raise _wrong_state(row, "be paused")
         return row
 
     def resume(self, owner: Owner, job: str) -> Row:
-        """Let a paused job come forward again.
+        """Let a job come forward again that is paused, or is to be.
 
         Raises:
             BridgeError: there is no such job (not_found); it does not rest (wrong_state).
         """
         row = self.find(owner, job)
+        self._go_on(row, "paused")
         if row.state == "paused":
             self._move(row, "queued")
         elif row.state not in ("running", "queued"):
@@ -218,13 +227,25 @@ class Jobs:
         return row
 
     def retry(self, owner: Owner, job: str) -> Row:
-        """Let a job that failed or was cancelled go on where it was."""
+        """Let a job that failed, was cancelled or is to be, go on where it was."""
         row = self.find(owner, job)
+        self._go_on(row, "cancelled")
         if row.state in ("failed", "cancelled"):
             row.crashes = 0
             self.journal.put(row, "crashes")
             self._move(row, "queued")
         return row
+
+    def _wish(self, row: Row, state: str) -> None:
+        """Keep what a running job is to become; who does not want it any more is not overruled."""
+        row.wish = max(row.wish, state, key=_WISHES.index)
+        self.journal.put(row, "wish")
+
+    def _go_on(self, row: Row, wish: str) -> None:
+        """Take back that a job is to become `wish`; its worker may have been stopped for it."""
+        if row.wish == wish:
+            row.wish = "queued"
+            self.journal.put(row, "wish")
 
     def approve(self, owner: Owner, asked: Approve) -> Row:
         """Let a job pass the gate where it waits.
@@ -252,7 +273,7 @@ class Jobs:
         return row
 
     def edit(self, owner: Owner, asked: Edit) -> Row:
-        """Change a keyframe of a job; one that runs is left to its worker's end.
+        """Change a keyframe of a job; one that runs goes on with that once its worker has stopped.
 
         A painted picture was looked at before: see `access.check_read`.
 
@@ -279,7 +300,9 @@ class Jobs:
         self.journal.put(row, "request", "revision", "keyframes")
         told = Edited(revision=row.revision, frame=asked.frame, what=asked.what, value=asked.value)
         self.journal.tell(row, "edited", told.table(), self._clock())
-        if row.state == "waiting":
+        if row.state == "running":
+            self._wish(row, "queued")
+        elif row.state == "waiting":
             self._move(row, "queued")
         return row
 
@@ -350,10 +373,10 @@ class Jobs:
         return row
 
     def recover(self) -> list[Row]:
-        """Let jobs come forward again that ran when the server ended."""
+        """Let jobs come forward again that ran when the server ended, unless they were stopped."""
         found = self.journal.select("state = 'running' order by place")
         for row in found:
-            self._move(row, "queued", why="the server was started anew")
+            self._move(row, row.wish or "queued", why="the server was started anew")
         return found
 
     def settled(self, job: str, output: str, span: list[int], notes: list[str]) -> None:
@@ -422,10 +445,10 @@ class Jobs:
         return row
 
     def _outdated(self, row: Row, revision: int) -> bool:
-        """Whether a job was changed since it had `revision`; then it comes forward again."""
+        """Whether a job was changed since it had `revision`; then it is not yet what it became."""
         if row.revision == revision:
             return False
-        self._move(row, "queued", why="a keyframe was changed")
+        self._move(row, row.wish or "queued", why="a keyframe was changed")
         return True
 
     def _forget_keyframes(self, row: Row, keyframes: list[int]) -> None:
@@ -434,10 +457,24 @@ class Jobs:
                          if int(frame) in keyframes}  # fmt: skip
         self.journal.put(row, "keyframes")
 
-    def stopped(self, job: str, state: str, why: str = "") -> Row:
-        """Give a job that was stopped the state for which it was."""
+    def stopped(self, job: str, why: str) -> Row:
+        """Give a job that was stopped the state for which it was; else it comes forward again.
+
+        why: it was stopped, where nobody wished it
+        """
+        wished = self.as_wished(job)
+        if wished is not None:
+            return wished
         row = self._row(job)
-        self._move(row, state, why=why)
+        self._move(row, "queued", why=why)
+        return row
+
+    def as_wished(self, job: str, wishes: Sequence[str] = _WISHES[1:]) -> Row | None:
+        """Give a job that ended the state that a client wants for it, if it is one of these."""
+        row = self._row(job)
+        if row.wish not in wishes:
+            return None
+        self._move(row, row.wish, why=_CHANGED if row.wish == "queued" else "")
         return row
 
     def failed(self, job: str, failure: BridgeError, revision: int | None = None) -> Row:
@@ -470,10 +507,10 @@ class Jobs:
         before = row.state
         if before and state not in TRANSITIONS[before]:
             raise _wrong_state(row, f"become {state}")
-        row.state = state
+        row.state, row.wish = state, ""
         if state != "waiting":
             row.gate = ""
-        self.journal.put(row, "state", "gate")
+        self.journal.put(row, "state", "gate", "wish")
         told = StateChanged(state=state, before=before, **more)
         self.journal.tell(row, "state", told.table(), self._clock())
 

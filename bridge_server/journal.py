@@ -19,7 +19,7 @@ from host_plugins.link.errors import BridgeError, Code
 from host_plugins.link.messages import Event
 
 #: Raised by one with every change of the tables that an older program could not read.
-VERSION = 1
+VERSION = 2
 #: Replies that are kept for each session (PROTOCOL.md, section 4), and of all of them.
 _REPLIES, _ALL_REPLIES = 64, 10_000
 #: Bytes below which a disk counts as full: SQLite does not always say why it cannot write.
@@ -37,7 +37,8 @@ create table jobs (
     asked text not null, request text not null,
     gate text not null, passed text not null, forecast text not null, failure text not null,
     output text not null, notes text not null, keyframes text not null, report text not null,
-    units text not null, crashes integer not null, span text not null
+    units text not null, crashes integer not null, span text not null,
+    wish text not null default ''
 );
 create index by_state on jobs (state, priority desc, place);
 create table events (
@@ -50,6 +51,8 @@ create table replies (
 );
 create table speeds (what text primary key, seconds real not null, amount real not null);
 """
+#: What brings a file of the version before up to date.
+_NEWER = {1: "alter table jobs add column wish text not null default '';"}
 
 Table: TypeAlias = dict[str, Any]
 #: Is told of every event, in order, once it is on the disk.
@@ -68,6 +71,7 @@ class Row:
     units: keys of the results that it stands on
     span: the source's frames [first, behind the last], once they are known
     crashes: workers that ended at it since it last came forward
+    wish: the state for which it is being stopped, while it runs
     """
 
     id: str
@@ -94,6 +98,7 @@ class Row:
     units: list[str] = field(default_factory=list[str])
     crashes: int = 0
     span: list[int] = field(default_factory=list[int])
+    wish: str = ""
     place: int = 0
 
 
@@ -140,8 +145,9 @@ class Journal:
 
     def _prepare(self, file: Path) -> None:
         (version,) = self._base.execute("pragma user_version").fetchone()
-        if version == 0:
-            self._base.executescript(f"begin; {_SCHEMA} pragma user_version = {VERSION}; commit;")
+        if version in (0, *_NEWER):
+            script = _NEWER.get(version, _SCHEMA)
+            self._base.executescript(f"begin; {script} pragma user_version = {VERSION}; commit;")
         elif version != VERSION:
             raise _unreadable(file, f"it has version {version}, this program reads {VERSION}")
 

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 #: Answered only to the user, and not on the endpoint that has no encryption.
 _TRUSTED = ("events.subscribe", "events.unsubscribe", "events.replay", "shutdown")
-#: The state that each gives a job that runs.
-_WISHES = {"cancel": "cancelled", "pause": "paused", "edit": "queued"}
+#: A job that runs is stopped for these.
+_STOPPING = ("cancel", "pause", "edit")
 #: These do not wait for the disk. At worst a job goes on after a power cut, and is stopped again.
 _STOPS = frozenset({"cancel", "pause"})
 CAPABILITIES = ("files", "uploads", "frames", "previews", "looks")
@@ -93,19 +93,13 @@ async def _changed(server: Server, peer: Peer, call: Call, asked: Any) -> Mappin
         return kept
     fresh = False
 
-    def wish() -> None:
-        if call.op in _WISHES:
-            server.supervisor.stop_job(asked.job, _WISHES[call.op])
-        elif call.op == "resume":
-            server.supervisor.resume_job(asked.job)
-
     def do() -> Mapping[str, Any]:
         nonlocal fresh
         row = _CHANGES[call.op](server.jobs, peer.owner, asked)
         fresh = True
-        if row.state == "running":
+        if row.state == "running" and call.op in _STOPPING:
             # Within the change: what the worker tells of its end comes before it, or after.
-            wish()
+            server.supervisor.stop_job(asked.job)
         return info(row).table()
 
     try:

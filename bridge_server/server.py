@@ -66,7 +66,7 @@ _PASSING = (Code.NO_SPACE, Code.BUSY)
 #: Seconds between looks whether the endpoint file is still what was written.
 _AT_DOOR = 5.0
 #: Why a job comes forward again, for people.
-_SERVER_ENDED, _EDITED = "the server was ended", "it was changed, or resumed"
+_SERVER_ENDED = "the server was ended"
 #: Seconds between looks at what is old and may go.
 _TIDY = 3600.0
 #: Seconds between bringing the journal's log into its file.
@@ -636,7 +636,7 @@ class _Ledger:
     async def _fail(self, running: Running, failure: BridgeError) -> None:
         jobs = self._server.jobs
         await self._server.persisted(
-            lambda: self._as_wished(running) or jobs.failed(running.job, failure)
+            lambda: jobs.as_wished(running.job) or jobs.failed(running.job, failure)
         )
 
     async def speeds(self) -> dict[str, tuple[float, float]]:
@@ -700,25 +700,15 @@ class _Ledger:
         if how == "rested":
             rest = running.forecast.rest()
             return lambda: (
-                self._as_wished(running, ("cancelled", "paused"))
+                jobs.as_wished(job, ("cancelled", "paused"))
                 or jobs.rested(job, revision, message["keyframes"], rest)
             )
         if how == "failed":
             failure = BridgeError.from_table(message["failure"])
             return lambda: (
-                self._as_wished(running, ("cancelled",)) or jobs.failed(job, failure, revision)
+                jobs.as_wished(job, ("cancelled",)) or jobs.failed(job, failure, revision)
             )
-        return lambda: self._as_wished(running) or jobs.stopped(job, "queued", _SERVER_ENDED)
-
-    def _as_wished(
-        self, running: Running, wishes: Sequence[str] = ("cancelled", "paused", "queued")
-    ) -> Row | None:
-        """Give a job that stops the state that a client wants for it, if it is one of these."""
-        wish = running.wish
-        if wish not in wishes:
-            return None
-        why = _EDITED if wish == "queued" else ""
-        return self._server.jobs.stopped(running.job, wish, why)
+        return lambda: jobs.stopped(job, _SERVER_ENDED)
 
     async def _learn(self, running: Running, how: str) -> None:
         journal = self._server.jobs.journal
@@ -735,14 +725,12 @@ class _Ledger:
     async def crashed(self, running: Running, failure: BridgeError) -> None:
         jobs = self._server.jobs
         await self._server.persisted(
-            lambda: self._as_wished(running) or jobs.crashed(running.job, failure)
+            lambda: jobs.as_wished(running.job) or jobs.crashed(running.job, failure)
         )
 
     async def interrupted(self, running: Running) -> None:
         jobs = self._server.jobs
-        await self._server.persisted(
-            lambda: self._as_wished(running) or jobs.stopped(running.job, "queued", _SERVER_ENDED)
-        )
+        await self._server.persisted(lambda: jobs.stopped(running.job, _SERVER_ENDED))
 
     async def troubled(self, why: str) -> None:
         await self._server.persisted(lambda: self._server.jobs.note_waiting(why))

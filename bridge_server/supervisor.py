@@ -38,8 +38,6 @@ _STARTING = 300.0
 _LOOK = 1.0
 #: Seconds between looks from which on it was this process, or the machine, that slept.
 _ASLEEP = 10.0
-#: Wishes for a running job; a later one beats an earlier one of no more weight.
-_WEIGHT = {"": 0, "queued": 1, "paused": 2, "cancelled": 3}
 #: What to do where a job ends its workers.
 _NO_MEMORY = (
     "choose a smaller size or fewer keyframes per batch, or close other programs; then retry"
@@ -69,13 +67,12 @@ class Post:
 
 @dataclass(slots=True)
 class Running:
-    """A job at a worker. wish: the state for which it is being stopped, if it is."""
+    """A job at a worker. since: when it was asked to stop; 0: it was not."""
 
     job: str
     owner: str
     revision: int
     forecast: Forecast
-    wish: str = ""
     since: float = 0.0
 
 
@@ -202,24 +199,13 @@ class Supervisor:
         ]
         return ", ".join(stages)
 
-    def stop_job(self, job: str, wish: str) -> None:
-        """Ask the worker that is at a job to stop; it then gets the state `wish`.
-
-        May be called from any thread.
-        """
+    def stop_job(self, job: str) -> None:
+        """Ask the worker that is at a job to stop; may be called from any thread."""
         for slot in self._slots:
             running = slot.running
             if running is not None and running.job == job:
-                # Who does not want it any more is not overruled by who wants it otherwise.
-                running.wish = max(wish, running.wish, key=lambda own: _WEIGHT[own])
                 running.since = running.since or self._clock()
                 self._send(slot, {"do": "stop", "job": job})
-
-    def resume_job(self, job: str) -> None:
-        """Take back that a job is to be paused, if it is not yet; from any thread."""
-        running = self.find(job)
-        if running is not None and running.wish == "paused":
-            running.wish = "queued"
 
     def show_previews(self, wanted: bool) -> None:
         """Let workers make previews, or save the time."""
@@ -334,7 +320,7 @@ class Supervisor:
                           "request": task.request, "folder": str(task.folder),
                           "uploaded": task.uploaded, "roots": list(task.roots),
                           "crashes": row.crashes})  # fmt: skip
-        if running.wish:  # it was stopped meanwhile
+        if running.since:  # it was stopped meanwhile
             self._send(slot, {"do": "stop", "job": row.id})
 
     async def _on(self, slot: _Slot, message: pipe.Message) -> None:

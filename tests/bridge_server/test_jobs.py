@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -266,6 +267,59 @@ def test_a_server_that_starts_takes_up_what_ran(desk: Desk) -> None:
     assert row.id == "a"
 
 
+@pytest.mark.parametrize(
+    ("wishes", "state"),
+    [
+        (("edit",), "queued"),
+        (("pause",), "paused"),
+        (("pause", "resume"), "queued"),
+        (("edit", "pause"), "paused"),
+        (("edit", "cancel"), "cancelled"),
+        (("cancel", "pause"), "cancelled"),
+        (("pause", "cancel", "resume"), "cancelled"),
+        (("cancel", "retry"), "queued"),
+    ],
+)
+@pytest.mark.parametrize("end", ["stopped", "crashed", "done", "rested", "failed", "recovered"])
+def test_a_running_job_becomes_what_was_wanted_of_it(
+    desk: Desk, wishes: tuple[str, ...], state: str, end: str
+) -> None:
+    """Also where a keyframe was changed just before, and where the server was killed."""
+    desk.submit(until="keyframes")
+    desk.do(desk.jobs.next)
+    for wish in ("edit", *wishes):
+        revision = len([own for own in desk.told if own.event == "edited"]) + 1
+        change = Edit(job="a", base=revision, frame=0, what="seed", value=str(revision))
+        asked: Any = change if wish == "edit" else "a"
+        row = desk.do(lambda wish=wish, asked=asked: getattr(desk.jobs, wish)(ME, asked))
+        assert row.state == "running"
+    ends: dict[str, Callable[[], Any]] = {
+        "stopped": lambda: desk.jobs.stopped("a", "the server was ended"),
+        "crashed": lambda: desk.jobs.as_wished("a") or desk.jobs.crashed("a", KILLED),
+        "done": lambda: desk.jobs.done("a", 1, [], [0]),
+        "rested": lambda: desk.jobs.rested("a", 1, [0], {}),
+        "failed": lambda: desk.jobs.failed("a", KILLED, 1),
+        "recovered": lambda: desk.jobs.recover(),
+    }
+    if end == "recovered":
+        desk.journal.close()
+        desk.open()
+    desk.do(ends[end])
+    assert desk.state() == state
+    row = desk.jobs.find(ME, "a")
+    assert row.wish == ""
+
+
+def test_a_journal_of_the_version_before_is_brought_up_to_date(desk: Desk) -> None:
+    desk.submit()
+    desk.journal.close()
+    with closing(sqlite3.connect(desk.folder / "journal")) as base:
+        base.executescript("alter table jobs drop column wish; pragma user_version = 1;")
+    desk.open()
+    desk.do(desk.jobs.next)
+    assert desk.do(lambda: desk.jobs.cancel(ME, "a")).wish == "cancelled"
+
+
 def test_a_clock_that_jumps_loses_nothing(desk: Desk) -> None:
     desk.submit("a")
     desk.now = -5e8
@@ -333,7 +387,7 @@ class AnyOrder(RuleBasedStateMachine):
             "rested": lambda: jobs.rested("a", row.revision, [0], {}),
             "failed": lambda: jobs.failed("a", BridgeError(Code.MEDIA, "no")),
             "crashed": lambda: jobs.crashed("a", KILLED),
-            "stopped": lambda: jobs.stopped("a", "cancelled"),
+            "stopped": lambda: jobs.stopped("a", "the server was ended"),
         }
         self.desk.do(ends[how])
 

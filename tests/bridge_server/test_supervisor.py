@@ -9,8 +9,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from bridge_server.journal import Row
 from bridge_server.pipe import Message
 from bridge_server.supervisor import Post, Running, Supervisor, Task
@@ -52,8 +50,7 @@ class Ledger:
         return Task(row, {}, Path())
 
     async def told(self, running: Running, message: Message) -> None:
-        wish = f", {running.wish} was wanted" if running.wish else ""
-        self.told_of.append(f"{running.job} {message['tell']}{wish}")
+        self.told_of.append(f"{running.job} {message['tell']}")
 
     async def crashed(self, running: Running, failure: BridgeError) -> None:
         self.told_of.append(f"{running.job} crashed: {failure.message}")
@@ -115,11 +112,11 @@ tell('ended', job='a', how='stopped')
 
     async def course(supervisor: Supervisor) -> None:
         await until(lambda: ledger.told_of)
-        supervisor.stop_job("a", "cancelled")
+        supervisor.stop_job("a")
         await until(lambda: len(ledger.told_of) > 1)
 
     play(tmp_path, script, ledger, course)
-    assert ledger.told_of == ["taken", "a ended, cancelled was wanted"]
+    assert ledger.told_of == ["taken", "a ended"]
 
 
 def test_a_worker_that_ends_at_once_is_started_ever_more_rarely(tmp_path: Path) -> None:
@@ -162,26 +159,3 @@ def test_a_machine_that_slept_has_workers_that_slept(tmp_path: Path) -> None:
     silent = "tell('ready')\ntime.sleep(60)"
     play(tmp_path, silent, ledger, course, lambda: time.monotonic() + slept)
     assert ledger.told_of == []
-
-
-@pytest.mark.parametrize(
-    ("wishes", "state"),
-    [
-        (("paused", "queued"), "paused"),
-        (("queued", "paused"), "paused"),
-        (("cancelled", "paused"), "cancelled"),
-        (("paused", "cancelled", "queued"), "cancelled"),
-    ],
-)
-def test_who_wants_less_is_heard(tmp_path: Path, wishes: tuple[str, ...], state: str) -> None:
-    async def course(supervisor: Supervisor) -> None:
-        await until(lambda: supervisor.find("a"))
-        running = supervisor.find("a")
-        assert running is not None
-        for wish in wishes:
-            supervisor.stop_job("a", wish)
-        assert running.wish == state
-        supervisor.resume_job("a")
-        assert running.wish == ("queued" if state == "paused" else state)
-
-    play(tmp_path, ALIVE, Ledger(jobs=1), course)
