@@ -263,9 +263,10 @@ class Jobs:
         if row.passed in GATES[GATES.index(asked.gate) :]:
             return row
         if row.state != "waiting" or row.gate != asked.gate:
+            comes = row.request.get("until", "done") == asked.gate
             raise BridgeError(
                 Code.CONFLICT, f"job {row.id} does not wait at {asked.gate}; it is {row.state}",
-                "wait for it to come there",
+                "wait for it to come there" if comes else "it does not stop there",
             )  # fmt: skip
         row.passed, row.request = asked.gate, {**row.request, "until": asked.until}
         self.journal.put(row, "passed", "request")
@@ -598,7 +599,8 @@ def _edited(row: Row, asked: Edit) -> Table:
     """
     if asked.what not in _CHANGES:
         raise BridgeError(Code.INVALID, f"what: {asked.what!r} is none of {', '.join(_CHANGES)}")
-    if row.keyframes and str(asked.frame) not in row.keyframes:
+    known = {*row.keyframes, *(str(own["frame"]) for own in row.request.get("changes", ()))}
+    if row.keyframes and str(asked.frame) not in known:
         near = sorted(map(int, row.keyframes), key=lambda own: abs(own - asked.frame))[:_NAMED]
         frames = ", ".join(map(str, sorted(near)))
         raise BridgeError(Code.INVALID, f"frame: {asked.frame} is no keyframe; near it: {frames}")

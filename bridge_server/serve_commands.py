@@ -119,8 +119,13 @@ def stop(
         return
     with Client() as client:
         client.ask(messages.SHUTDOWN, messages.Shutdown(when_idle=when_idle))
+    if when_idle:
+        return
     end = time.monotonic() + _ENDING
-    while not when_idle and time.monotonic() < end and _running() is not None:
+    while _running() is not None:
+        if time.monotonic() > end:
+            typer.echo("fresco-bridge: the server is still ending", err=True)
+            return
         time.sleep(0.05)
 
 
@@ -161,12 +166,12 @@ def watch(
 
 def cancel(job: JobId) -> None:
     """Stop a job. What is done of it is kept; `retry` goes on."""
-    _change(messages.CANCEL, job)
+    _change(messages.CANCEL, job, "is being cancelled")
 
 
 def pause(job: JobId) -> None:
     """Let a job rest."""
-    _change(messages.PAUSE, job)
+    _change(messages.PAUSE, job, "is being paused")
 
 
 def resume(job: JobId) -> None:
@@ -389,9 +394,14 @@ def _told(event: Event) -> str:
     return ""
 
 
-def _change(op: Op[JobInfo], word: str) -> None:
+def _change(op: Op[JobInfo], word: str, meanwhile: str = "") -> None:
+    """Change a job and say how it is. meanwhile: what a running one is until its worker stops."""
     with Client() as client:
-        _say(client.ask(op, OfJob(job=find(client, word).job)))
+        job = client.ask(op, OfJob(job=find(client, word).job))
+    if meanwhile and job.state == "running":
+        typer.echo(f"{job.job} {meanwhile}")
+    else:
+        _say(job)
 
 
 def _say(job: JobInfo) -> None:

@@ -51,6 +51,7 @@ from bridge_server.store import Store
 from fresco.callbacks import CancelToken
 from fresco.errors import Cancelled, FrescoError
 from fresco.warm import WarmModels
+from host_plugins.link.wire import LIMITS
 
 log = logging.getLogger("bridge_server")
 
@@ -60,6 +61,8 @@ _BEAT, _PREVIEWS = 1.0, 0.4
 _GRACE = 2.0
 #: Pixels of the long side, and quality, of pictures that are shown while a job runs.
 _SHOWN, _QUALITY = 512, 88
+#: Previews of a batch that are told: a message has no room for more beside its header.
+_SHOWN_AT_ONCE = LIMITS.frames - 1
 #: Workers that ended at a job, one after the other, from which on it plans with less memory.
 _TOO_MUCH = 2
 
@@ -238,9 +241,10 @@ class Worker:
         if not self._previews or now - self._shown < _PREVIEWS:
             return
         self._shown = now
-        jpegs = [_jpeg(picture) for picture in event.picture()]
-        self._tell("preview", job=task.job, frames=list(event.numbers), step=event.step,
-                   last=event.last, jpegs=jpegs)  # fmt: skip
+        jpegs = [_jpeg(picture) for picture in event.picture()[:_SHOWN_AT_ONCE]]
+        frames = list(event.numbers)[: len(jpegs)]
+        self._tell("preview", job=task.job, frames=frames, step=event.step, last=event.last,
+                   jpegs=jpegs)  # fmt: skip
 
 
 def _cautious(place: Environment, crashes: int) -> tuple[Environment, list[str]]:
