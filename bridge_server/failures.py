@@ -63,6 +63,10 @@ def _coded(error: BaseException) -> BridgeError:
     if isinstance(error, OSError) and error.errno in _READ_ONLY:
         what = f"{error.filename or 'a file'} may not be used ({error.strerror})"
         return BridgeError(Code.FORBIDDEN, what, "choose another folder, or change who may use it")
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return BridgeError(
+            Code.NOT_FOUND, f"{error.filename} is not there", "bring it back, or name another"
+        )
     if not isinstance(error, method.OutOfMemory) and is_out_of_memory(_root(error)):
         return BridgeError(Code.OUT_OF_MEMORY, f"memory ran out ({error})",
                            "choose a smaller size, or close other programs")  # fmt: skip

@@ -83,7 +83,7 @@ class Jobs:
         """
         row = self.journal.find(job)
         if row is None or not owner.sees(row.owner):
-            raise BridgeError(Code.NOT_FOUND, f"there is no job {job}")
+            raise BridgeError(Code.NOT_FOUND, f"there is no job {job}", "see which there are: jobs")
         return row
 
     def list(self, owner: Owner, asked: Listing) -> JobList:
@@ -360,13 +360,13 @@ class Jobs:
 
     # ------------------------------------------------------------------------------------ workers
 
-    def next(self, ready: Callable[[Row], bool] = lambda _row: True) -> Row | None:
+    def next(self, ready: Callable[[str], bool] = lambda _job: True) -> Row | None:
         """Let the queued job whose turn it is run; None if there is none.
 
         ready: whether what a job needs is there
         """
-        queue = self.journal.select("state = 'queued' order by priority desc, place")
-        row = next((row for row in queue if ready(row)), None)
+        queue = self.journal.numbers("state = 'queued' order by priority desc, place", (), -1)
+        row = next((self._row(job) for _, job, _ in queue if ready(job)), None)
         if row is not None:
             row.failure = {}
             self.journal.put(row, "failure")

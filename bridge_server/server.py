@@ -321,9 +321,9 @@ class Server:
 
     # ------------------------------------------------------------------------------------ uploads
 
-    def is_ready(self, row: Row) -> bool:
+    def is_ready(self, job: str) -> bool:
         """Whether all that a job needs has arrived."""
-        return row.id not in self._held
+        return job not in self._held
 
     async def hold(self, job: str, owner: str, wanted: Request) -> None:
         """Hold a new job back if frames that it needs have not arrived.

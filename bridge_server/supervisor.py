@@ -36,6 +36,8 @@ _PAUSE, _LONGEST, _TELL = 2.0, 60.0, 2
 #: Seconds in which a worker must be ready: it reads libraries from the disk.
 _STARTING = 300.0
 _LOOK = 1.0
+#: Messages of a worker that may wait, from which on previews are not kept: later ones come.
+_BEHIND = 16
 #: Seconds between looks from which on it was this process, or the machine, that slept.
 _ASLEEP = 10.0
 #: What to do where a job ends its workers.
@@ -432,7 +434,7 @@ class Supervisor:
             slot.beat = self._clock()
             if message is not None and message["tell"] == "alive":
                 slot.idle = message["idle"]
-            else:
+            elif message is None or message["tell"] != "preview" or told.qsize() < _BEHIND:
                 told.put_nowait(message)
 
         def read() -> None:

@@ -132,7 +132,7 @@ def test_the_most_urgent_comes_first_then_the_oldest(desk: Desk) -> None:
 def test_a_job_that_is_not_ready_is_passed_over(desk: Desk) -> None:
     desk.submit("a")
     desk.submit("b")
-    row = desk.do(lambda: desk.jobs.next(lambda row: row.id != "a"))
+    row = desk.do(lambda: desk.jobs.next(lambda job: job != "a"))
     assert row is not None
     assert row.id == "b"
     assert desk.state("a") == "queued"

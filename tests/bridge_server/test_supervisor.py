@@ -159,3 +159,29 @@ def test_a_machine_that_slept_has_workers_that_slept(tmp_path: Path) -> None:
     silent = "tell('ready')\ntime.sleep(60)"
     play(tmp_path, silent, ledger, course, lambda: time.monotonic() + slept)
     assert ledger.told_of == []
+
+
+def test_previews_do_not_pile_up_while_the_journal_cannot_be_written(tmp_path: Path) -> None:
+    class Slow(Ledger):
+        async def told(self, running: Running, message: Message) -> None:
+            if not self.told_of[1:]:
+                await asyncio.sleep(1)
+            await super().told(running, message)
+
+    script = """
+tell('ready')
+while pipe.read(sys.stdin.buffer)['do'] != 'run':
+    pass
+for _ in range(200):
+    tell('preview', job='a')
+tell('note', job='a')
+tell('ended', job='a', how='done')
+"""
+    ledger = Slow(jobs=1)
+
+    async def course(_supervisor: Supervisor) -> None:
+        await until(lambda: "a ended" in ledger.told_of)
+
+    play(tmp_path, script, ledger, course)
+    assert 1 <= ledger.told_of.count("a preview") < 50
+    assert "a note" in ledger.told_of
