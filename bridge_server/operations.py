@@ -30,6 +30,7 @@ from bridge_server.envelope import Call
 from bridge_server.jobs import info, to_request, whole
 from bridge_server.journal import Row
 from bridge_server.licences import needs_acceptance
+from bridge_server.upload_limits import Limits
 from bridge_server.words import cut
 from fresco.errors import FrescoError, MissingWeights
 from host_plugins.link import messages, wire
@@ -47,8 +48,10 @@ _WISHES = {"cancel": "cancelled", "pause": "paused", "edit": "queued"}
 #: These do not wait for the disk. At worst a job goes on after a power cut, and is stopped again.
 _STOPS = frozenset({"cancel", "pause"})
 CAPABILITIES = ("files", "uploads", "frames", "previews", "looks")
+#: What clients may send, as the clerk has it too.
+_UPLOADS = Limits()
 #: Bytes of an uploaded or downloaded chunk at most.
-CHUNK = 8 << 20
+CHUNK = _UPLOADS.chunk
 #: Seconds that the doctor may take; between looks whether it is still wanted.
 _DOCTOR, _GLANCE = 120.0, 0.2
 #: Characters of a client's name of itself that are written down.
@@ -143,7 +146,7 @@ _CHANGES: Mapping[str, Callable[[Any, Any, Any], Row]] = {
 
 async def _hello(server: Server, peer: Peer, asked: messages.Hello) -> Welcome:
     peer.client = asked.client[:_CALLED]
-    limits = asdict(wire.LIMITS) | {"chunk": CHUNK}
+    limits = asdict(wire.LIMITS) | _UPLOADS.told()
     return Welcome(
         minor=wire.MINOR,
         server=_version(),

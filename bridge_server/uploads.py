@@ -15,12 +15,12 @@ import threading
 import time
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from bridge_server import incoming
 from bridge_server.incoming import FileUpload, FramesUpload, Source
 from bridge_server.media import parts
+from bridge_server.upload_limits import Limits
 from fresco.errors import InvalidInput
 from host_plugins.link.errors import BridgeError, Code
 from host_plugins.link.messages import (
@@ -41,24 +41,6 @@ _STATE_ROOM = 1 << 16
 _VIEW_S = 3600.0
 #: Requests for different uploads seldom wait for each other with so many locks.
 _LOCKS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a client may send.
-
-    chunk: bytes of a chunk; upload: bytes of an upload; owner: bytes of all of an owner's
-    count: uploads of an owner
-    upload_s: seconds that an unused one is kept
-    spare: bytes that stay free on the disk
-    """
-
-    chunk: int = 8 << 20
-    upload: int = 64 << 30
-    owner: int = 256 << 30
-    count: int = 256
-    upload_s: float = 86400.0
-    spare: int = 256 << 20
 
 
 class Uploads:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from bridge_server.media.probe import probe
+from bridge_server.uploads import Limits
 from host_plugins.link import messages
 from host_plugins.link.client import Client
 from host_plugins.link.errors import BridgeError, Code
@@ -137,6 +138,13 @@ def test_an_upload_that_is_not_there_is_refused(client: Client) -> None:
         with pytest.raises(BridgeError) as told:
             client.ask(messages.SUBMIT, asked, timeout=30)
         assert told.value.code is code
+
+
+def test_what_may_be_sent_is_said_at_the_door(client: Client) -> None:
+    limits, holds = client.ask(messages.HELLO, messages.Hello(client="a test")).limits, Limits()
+    assert limits["upload"] == holds.upload == 64 << 30
+    assert limits["upload_s"] == holds.upload_s == 24 * 3600
+    assert limits["chunk"] == holds.chunk
 
 
 def test_an_upload_goes_on_after_the_servers_death(serving: Serving, tmp_path: Path) -> None:
