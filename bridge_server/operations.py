@@ -352,8 +352,11 @@ def made(row: Row, folder: Path, name: str = "", behind: str = "") -> Iterator[F
             size = os.stat(file.path).st_size
         except OSError:  # removed meanwhile, or not there yet
             continue
-        intact = file.role != "output" or published.intact(Path(file.path), facts)
-        yield replace(file, size=size, intact=intact)
+        if file.role == "output":
+            intact = published.intact(Path(file.path), facts)
+            digest = facts[file.path].sha256 if intact else ""
+            file = replace(file, intact=intact, sha256=digest)
+        yield replace(file, size=size)
 
 
 def _named(row: Row, folder: Path) -> Iterator[File]:

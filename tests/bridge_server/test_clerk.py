@@ -92,6 +92,7 @@ def test_a_file_goes_up_and_the_result_comes_down(client: Client, tmp_path: Path
     output = next(file for file in made.files if file.role == "output")
     data = _downloaded(client, "far", output.name)
     assert data == (tmp_path / "styled.mp4").read_bytes()
+    assert output.sha256 == _hash(data)
     assert probe(tmp_path / "styled.mp4").count == 9
 
 
