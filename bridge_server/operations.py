@@ -109,6 +109,7 @@ async def _changed(server: Server, peer: Peer, call: Call, asked: Any) -> Mappin
         if row.state == "running":
             # Within the change: what the worker tells of its end comes before it, or after.
             wish()
+        server.hold(row)
         return info(row).table()
 
     try:
@@ -184,9 +185,15 @@ async def _submit(server: Server, peer: Peer, asked: messages.Submit) -> JobInfo
     row = await server.journalled(lambda: server.jobs.known(peer.owner, asked.job, wanted))
     if row is None:
         await server.in_thread(lambda: access.check(wanted, peer.owner))
-        if uploads(wanted):  # before it is a job: else its turn might come first
-            await server.hold(asked.job, peer.owner.name, wanted)
-        row = await server.journalled(lambda: server.jobs.submit(peer.owner, asked, checked=True))
+        if uploads(wanted):
+            await server.check_uploads(peer.owner.name, wanted)
+
+        def submit() -> Row:
+            row = server.jobs.submit(peer.owner, asked, checked=True)
+            server.hold(row)
+            return row
+
+        row = await server.journalled(submit)
         server.logs.say(row.id, "asked to submit", by=asked.client or peer.words, owner=row.owner)
     return _live(server, info(row))
 
@@ -253,7 +260,7 @@ async def _upload(server: Server, peer: Peer, call: Call, _asked: Any) -> Reply:
 
 async def _upload_frame(server: Server, peer: Peer, call: Call, asked: Any) -> Reply:
     answer = await _upload(server, peer, call, asked)
-    await server.look_at_held()
+    server.look_at_held()
     return answer
 
 

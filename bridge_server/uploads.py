@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bridge_server import incoming
-from bridge_server.incoming import FileUpload, FramesUpload, Source
+from bridge_server.incoming import FileUpload, FramesUpload, Need, Source
 from bridge_server.media import parts
 from bridge_server.upload_limits import Limits
 from fresco.errors import InvalidInput
@@ -32,7 +32,7 @@ from host_plugins.link.messages import (
 )
 from host_plugins.link.wire import Buffer
 
-__all__ = ["Limits", "Source", "Uploads"]
+__all__ = ["Limits", "Need", "Source", "Uploads"]
 
 _PREFIX = "upload:"
 #: What a frame's or file's folder takes beside it, bytes.
@@ -201,19 +201,48 @@ class Uploads:
             incoming.touch(place)
             return found.source(start, stop)
 
+    def span(self, owner: str, ref: str, need: Need, clip: str = "") -> tuple[int, int | None]:
+        """Return the frames [start, stop) of `upload:ID` that a request needs; see `source`.
+
+        Of a file it is all of it.
+
+        clip: what the request names as its clip
+
+        Raises:
+            BridgeError: not_found; invalid (a clip of frames, and no stop).
+        """
+        like_clip = clip.startswith(_PREFIX) and isinstance(
+            self._get(self._place(owner, self._id(clip))), FramesUpload
+        )
+        upload = self._id(ref)
+        with self._turn(owner, upload) as place:
+            found = self._need(place, upload)
+            return found.span(need, like_clip) if isinstance(found, FramesUpload) else (0, None)
+
+    def touch(self, owner: str, ref: str) -> None:
+        """Note that `upload:ID` is used now.
+
+        Raises:
+            BridgeError: not_found.
+        """
+        upload = self._id(ref)
+        with self._turn(owner, upload) as place:
+            self._need(place, upload)
+            incoming.touch(place)
+
     def missing(
         self, owner: str, ref: str, start: int = 0, stop: int | None = None
     ) -> tuple[range, ...]:
         """Return the frames of [start, stop) that a job on `upload:ID` must still wait for.
 
-        They are counted from the lowest number that is here. Of a complete file there are none.
+        They are counted from the lowest number that is here. Of a complete file there are none. To
+        look is no use of the upload: a job that waits in vain must not keep it for ever.
 
         Raises:
             BridgeError: not_found, wrong_state (a file that is not complete), invalid (no span).
         """
         upload = self._id(ref)
         with self._turn(owner, upload) as place:
-            incoming.touch(place)
             return self._need(place, upload).missing(start, stop)
 
     def key(self, owner: str, ref: str) -> str:
