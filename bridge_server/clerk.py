@@ -22,7 +22,7 @@ from bridge_server import config, failures, handout, pipe
 from bridge_server.handout import Frames
 from bridge_server.media import confine
 from bridge_server.processes import be_modest, die_with_parent
-from bridge_server.uploads import Uploads
+from bridge_server.uploads import Need, Uploads
 from host_plugins.link.messages import OPS, DownloadChunk, DownloadFrame, File, Message
 
 _THREADS = 4
@@ -104,12 +104,18 @@ class Clerk:
         return reply.table(), () if data is None else (data,)
 
     def _missing(self, owner: str, message: pipe.Message) -> Any:
-        found = self._uploads.missing(owner, message["ref"], message["start"], message["stop"])
+        if message["new"]:
+            self._uploads.touch(owner, message["ref"])
+        found = self._uploads.missing(owner, message["ref"], *self._span(owner, message))
         return {"missing": [[span.start, span.stop] for span in found]}, ()
 
     def _source(self, owner: str, message: pipe.Message) -> Any:
-        found = self._uploads.source(owner, message["ref"], message["start"], message["stop"])
+        found = self._uploads.source(owner, message["ref"], *self._span(owner, message))
         return {"path": str(found.path), "rate": found.rate}, ()
+
+    def _span(self, owner: str, message: pipe.Message) -> tuple[int, int | None]:
+        need = Need(**message["need"])
+        return self._uploads.span(owner, message["ref"], need, message["clip"])
 
     def _expire(self, _owner: str, message: pipe.Message) -> Any:
         keys = [self._uploads.key(owner, ref) for owner, ref in message["needed"]]

@@ -127,7 +127,8 @@ class Frames:
         It is read from the job's output; while there is none, from the styled keyframe.
 
         files: of the job. Images of an output have their `frame`
-        span: the source's frames that the job makes, handles among them
+        span: the source's frames that the job makes, handles among them; empty until it has begun,
+            and then every frame may yet come
 
         Raises:
             BridgeError: invalid (a frame that is not the job's, no such depth, components or
@@ -135,6 +136,8 @@ class Frames:
             UnreadableMedia, UnsupportedMedia, InvalidInput: the file cannot be read.
         """
         form = raster.Form(1, 1, asked.depth, asked.components, asked.colour)
+        if not span:
+            return Picture(ready=False), None
         if asked.frame not in span:
             raise BridgeError(
                 Code.INVALID,

@@ -239,6 +239,26 @@ class FileUpload:
 # ------------------------------------------------------------------------------------------ frames
 
 
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a request needs of an upload.
+
+    role: what it is there for: "clip", "beside" (a mask, a subject, maps) or "picture"
+    start, stop, handles: of the request
+    """
+
+    role: str = "clip"
+    start: int = 0
+    stop: int | None = None
+    handles: int = 0
+
+    @property
+    def of_clip(self) -> tuple[int, int | None]:
+        """The clip's frames that are read: [first, behind the last)."""
+        stop = None if self.stop is None else self.stop + self.handles
+        return max(0, self.start - self.handles), stop
+
+
 @dataclass(slots=True, eq=False)
 class FramesUpload:
     """A clip whose frames are sent one by one. Not for several threads at once, but `encode`.
@@ -356,6 +376,35 @@ class FramesUpload:
             if found and path.suffix == self._suffix and _is_plain(path):
                 self.sizes[int(found[1]) - _BIAS] = path.lstat().st_size
         self.numbers = sorted(self.sizes)
+
+    def span(self, need: Need, like_clip: bool) -> tuple[int, int | None]:
+        """Return the frames [start, stop) that a request needs, counted from the lowest one here.
+
+        What is beside the clip is an image, or as long as what is wanted of the clip, or as long as
+        the clip (PROTOCOL.md, section 9); which of them is seen from how much is here.
+
+        like_clip: the clip is sent as frames too, and so ends where its last one is needed
+
+        Raises:
+            BridgeError: a clip, and where it ends was not said (invalid).
+        """
+        if need.role == "picture":
+            return 0, 1
+        if need.role == "clip":
+            if need.stop is None:
+                raise BridgeError(
+                    Code.INVALID,
+                    f"stop: upload {self.upload} is sent as frames, and which one is the last is "
+                    "not said",
+                    "give stop, the first frame behind those that are wanted",
+                )
+            return need.of_clip
+        here = self.numbers[-1] + 1 - self.numbers[0] if self.numbers else 0
+        if here == 1:
+            return 0, 1
+        if need.stop is not None and here <= need.stop - need.start:
+            return 0, need.stop - need.start
+        return need.of_clip if like_clip and need.stop is not None else (0, None)
 
     def missing(self, start: int, stop: int | None) -> tuple[range, ...]:
         """Return the frames of [start, stop) that are not here, counted from the lowest one here.

@@ -30,6 +30,7 @@ from bridge_server.envelope import Call
 from bridge_server.jobs import info, to_request, whole
 from bridge_server.journal import Row
 from bridge_server.licences import needs_acceptance
+from bridge_server.upload_limits import Limits
 from bridge_server.words import cut
 from fresco.errors import FrescoError, MissingWeights
 from host_plugins.link import messages, wire
@@ -47,8 +48,10 @@ _STOPPING = ("cancel", "pause", "edit")
 #: These do not wait for the disk. At worst a job goes on after a power cut, and is stopped again.
 _STOPS = frozenset({"cancel", "pause"})
 CAPABILITIES = ("files", "uploads", "frames", "previews", "looks")
+#: What clients may send, as the clerk has it too.
+_UPLOADS = Limits()
 #: Bytes of an uploaded or downloaded chunk at most.
-CHUNK = 8 << 20
+CHUNK = _UPLOADS.chunk
 #: Seconds that the doctor may take; between looks whether it is still wanted.
 _DOCTOR, _GLANCE = 120.0, 0.2
 #: Characters of a client's name of itself that are written down.
@@ -100,6 +103,7 @@ async def _changed(server: Server, peer: Peer, call: Call, asked: Any) -> Mappin
         if row.state == "running" and call.op in _STOPPING:
             # Within the change: what the worker tells of its end comes before it, or after.
             server.supervisor.stop_job(asked.job)
+        server.hold(row)
         return info(row).table()
 
     try:
@@ -137,7 +141,7 @@ _CHANGES: Mapping[str, Callable[[Any, Any, Any], Row]] = {
 
 async def _hello(server: Server, peer: Peer, asked: messages.Hello) -> Welcome:
     peer.client = asked.client[:_CALLED]
-    limits = asdict(wire.LIMITS) | {"chunk": CHUNK}
+    limits = asdict(wire.LIMITS) | _UPLOADS.told()
     return Welcome(
         minor=wire.MINOR,
         server=_version(),
@@ -175,9 +179,15 @@ async def _submit(server: Server, peer: Peer, asked: messages.Submit) -> JobInfo
     row = await server.journalled(lambda: server.jobs.known(peer.owner, asked.job, wanted))
     if row is None:
         await server.in_thread(lambda: access.check(wanted, peer.owner))
-        if uploads(wanted):  # before it is a job: else its turn might come first
-            await server.hold(asked.job, peer.owner.name, wanted)
-        row = await server.journalled(lambda: server.jobs.submit(peer.owner, asked, checked=True))
+        if uploads(wanted):
+            await server.check_uploads(peer.owner.name, wanted)
+
+        def submit() -> Row:
+            row = server.jobs.submit(peer.owner, asked, checked=True)
+            server.hold(row)
+            return row
+
+        row = await server.journalled(submit)
         server.logs.say(row.id, "asked to submit", by=asked.client or peer.words, owner=row.owner)
     return _live(server, info(row))
 
@@ -244,7 +254,7 @@ async def _upload(server: Server, peer: Peer, call: Call, _asked: Any) -> Reply:
 
 async def _upload_frame(server: Server, peer: Peer, call: Call, asked: Any) -> Reply:
     answer = await _upload(server, peer, call, asked)
-    await server.look_at_held()
+    server.look_at_held()
     return answer
 
 
@@ -343,8 +353,11 @@ def made(row: Row, folder: Path, name: str = "", behind: str = "") -> Iterator[F
             size = os.stat(file.path).st_size
         except OSError:  # removed meanwhile, or not there yet
             continue
-        intact = file.role != "output" or published.intact(Path(file.path), facts)
-        yield replace(file, size=size, intact=intact)
+        if file.role == "output":
+            intact = published.intact(Path(file.path), facts)
+            digest = facts[file.path].sha256 if intact else ""
+            file = replace(file, intact=intact, sha256=digest)
+        yield replace(file, size=size)
 
 
 def _named(row: Row, folder: Path) -> Iterator[File]:

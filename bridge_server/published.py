@@ -5,26 +5,45 @@ Kept in the job's folder, from before anybody could hear that the job was done.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from bridge_server.media.parts import to_disk
 
 NAME = "published.json"
+#: Bytes that are hashed between two polls.
+_PIECE = 1 << 20
 
 
-def remember(files: Mapping[Path, Path], folder: Path) -> None:
+class Facts(NamedTuple):
+    """A file as it was written: bytes, nanoseconds, and a hash; older jobs have made none."""
+
+    size: int
+    time: int
+    sha256: str = ""
+
+
+def remember(
+    files: Mapping[Path, Path], folder: Path, poll: Callable[[], None] = lambda: None
+) -> None:
     """Keep what the output's files are, before they get their names.
+
+    They are hashed here, where nobody waits for a reply: once, and as they were verified.
 
     files: each part that is written, and the name that it gets
     folder: of the job
+    poll: is called between pieces, and may raise
 
     Raises:
         OSError: it cannot be written; names the file.
     """
-    facts = {str(target): _facts(part) for part, target in files.items()}
+    facts = {
+        str(target): Facts(*_stamp(part), _sha256(part, poll)) for part, target in files.items()
+    }
     part = folder / f"{NAME}.part"
     try:
         part.write_text(json.dumps(facts), encoding="utf-8")
@@ -36,18 +55,20 @@ def remember(files: Mapping[Path, Path], folder: Path) -> None:
         raise OSError(error.errno, error.strerror, str(folder / NAME)) from error
 
 
-def known(folder: Path) -> dict[str, list[int]]:
-    """Return what was remembered: file → bytes, and nanoseconds; nothing where nothing was."""
+def known(folder: Path) -> dict[str, Facts]:
+    """Return what was remembered of each file; nothing where nothing was."""
     try:
-        return json.loads((folder / NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        told = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        return {file: Facts(*own) for file, own in told.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 
-def intact(file: Path, facts: Mapping[str, list[int]]) -> bool:
+def intact(file: Path, facts: Mapping[str, Facts]) -> bool:
     """Whether `file` is one of those that were remembered, and unchanged since."""
+    found = facts.get(str(file))
     try:
-        return facts.get(str(file)) == _facts(file)
+        return found is not None and (found.size, found.time) == _stamp(file)
     except OSError:
         return False
 
@@ -59,6 +80,15 @@ def all_ours(folder: Path) -> bool:
     return bool(there) and all(intact(file, facts) for file in there)
 
 
-def _facts(file: Path) -> list[int]:
+def _stamp(file: Path) -> tuple[int, int]:
     found = file.stat()
-    return [found.st_size, found.st_mtime_ns]
+    return found.st_size, found.st_mtime_ns
+
+
+def _sha256(file: Path, poll: Callable[[], None]) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as data:
+        while piece := data.read(_PIECE):
+            digest.update(piece)
+            poll()
+    return digest.hexdigest()

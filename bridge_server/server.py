@@ -52,6 +52,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 #: Is told that a server can be reached: where, from other machines (or empty), and its public key.
 Ready: TypeAlias = Callable[[endpoint.Endpoint, str, str], None]
+#: The frames [first, behind the last) that are missing, by the upload.
+Missing: TypeAlias = dict[str, list[list[int]]]
 
 #: Requests per second of one client, and how many it may have in store.
 _RATE, _BURST = 400.0, 1200.0
@@ -75,6 +77,10 @@ _CHECKPOINT = 10.0
 _FAREWELL = 0.2
 #: Seconds between looks at uploads that nobody needs.
 _TEND = 1800.0
+#: Seconds after which a clerk that ended is asked again.
+_CLERK_AGAIN = 1.0
+#: How a note begins that says what a job waits for; gaps in a clip that it names.
+_WAITS, _SPANS = "waits for the frames", 5
 #: Seconds for which a result stays after it was used, whatever the budget.
 _SPARE = 600.0
 
@@ -144,6 +150,7 @@ class Server:
     queued: int = 0
     errands: Errands = field(init=False)
     _held: set[str] = field(default_factory=set[str])
+    _looks: asyncio.Event = field(default_factory=asyncio.Event)
     _idle_end: bool = False
     _loopback: Loopback | None = None
     _pictures: dict[tuple[str, int], bytes] = field(default_factory=dict[tuple[str, int], bytes])
@@ -166,8 +173,7 @@ class Server:
         self.jobs = Jobs(journal)
         self.supervisor = Supervisor(_Ledger(self), self.posts, self.state)
         self.errands = Errands(self.state / "uploads", operations.CHUNK, self.state)
-        await self.journalled(self.jobs.recover)
-        await self._hold()
+        await self.journalled(self._recover)
         self.queued = await self.journalled(lambda: journal.count("queued"))
         context = zmq.asyncio.Context()
         keys = kept_keys(self.state / "keys.json")
@@ -177,6 +183,7 @@ class Server:
         try:
             self.supervisor.start()
             self._spawn(self._tend())
+            self._spawn(self._look_at_held())
             self._spawn(self._flush())
             self._spawn(self._tidy())
             self._spawn(self._checkpoint())
@@ -193,6 +200,12 @@ class Server:
             signpost.remove(at, self.folder)
             await self._close(context, journal)
             signpost.remove(at, self.folder)  # again: it may just have been renewed
+
+    def _recover(self) -> None:
+        """Take the queue up where the last server left it."""
+        self.jobs.recover()
+        for row in self.jobs.journal.select("state = 'queued'"):
+            self.hold(row)
 
     def stop(self) -> None:
         """End soon, in the event loop."""
@@ -325,43 +338,79 @@ class Server:
         """Whether all that a job needs has arrived."""
         return job not in self._held
 
-    async def hold(self, job: str, owner: str, wanted: Request) -> None:
-        """Hold a new job back if frames that it needs have not arrived.
+    async def check_uploads(self, owner: str, wanted: Request) -> None:
+        """Look at the uploads of a new job; frames may still be missing.
 
         Raises:
             BridgeError: an upload that there is not (not_found), or is not complete (wrong_state);
                 frames without an end (invalid).
         """
-        if await self._missing(owner, wanted):
-            self._held.add(job)
+        await self._missing(owner, wanted, new=True)
 
-    async def _hold(self) -> None:
-        """Hold back all jobs that name uploads, until they are looked at."""
-        rows = await self.journalled(lambda: self.jobs.journal.select("state = 'queued'"))
-        self._held = {row.id for row in rows if uploads(from_table(row.request))}
+    def hold(self, row: Row) -> None:
+        """Hold a job that comes forward back until its uploads are looked at.
 
-    async def look_at_held(self) -> None:
-        """Let jobs come forward whose uploads have arrived; those that never will, fail."""
-        for job in list(self._held):
-            row = await self.journalled(lambda job=job: self.jobs.journal.find(job))
+        Called within the change that lets it come forward: else its turn might come first.
+        """
+        if row.state == "queued" and uploads(from_table(row.request)):
+            self._held.add(row.id)
+            self._loop.call_soon_threadsafe(self.look_at_held)
+
+    def look_at_held(self) -> None:
+        """Have the jobs looked at that wait for uploads, in the event loop; see `_let_forward`."""
+        self._looks.set()
+
+    async def _look_at_held(self) -> None:
+        while True:
+            self._looks.clear()
+            await self._let_forward()
+            await self._looks.wait()
+
+    async def _let_forward(self) -> None:
+        """Let jobs come forward whose uploads have arrived, and those that never will: they fail.
+
+        Of the others the user is told what they wait for.
+        """
+        for row in await self.persisted(self._held_rows) if self._held else ():
             try:
-                missing = (
-                    row is not None
-                    and row.state == "queued"
-                    and await self._missing(row.owner, from_table(row.request))
-                )
-            except BridgeError:  # said where the job begins
-                missing = False
-            if not missing:
-                self._held.discard(job)
+                missing = await self._missing(row.owner, from_table(row.request))
+            except BridgeError as error:
+                if error.retryable:
+                    self._loop.call_later(_CLERK_AGAIN, self.look_at_held)
+                    continue
+                missing = {}  # said where the job begins
+            if missing:
+                await self.persisted(lambda row=row, lack=missing: self._say_held(row.id, lack))
+            else:
+                await self.persisted(lambda row=row: self._held.discard(row.id))
                 self.supervisor.wake()
 
-    async def _missing(self, owner: str, wanted: Request) -> bool:
-        """Whether a job must still wait for frames."""
-        missing = False
+    def _held_rows(self) -> list[Row]:
+        """The jobs that are held back. One that is not queued any more will be held anew."""
+        found = map(self.jobs.journal.find, sorted(self._held))
+        rows = [row for row in found if row is not None and row.state == "queued"]
+        self._held = {row.id for row in rows}
+        return rows
+
+    def _say_held(self, job: str, missing: Missing) -> None:
+        """Tell the user of a job, once, which frames it waits for."""
+        row = self.jobs.journal.find(job)
+        if row is None or row.state != "queued" or any(map(_is_wait, row.notes)):
+            return
+        for ref, spans in sorted(missing.items()):
+            self.jobs.note(job, _wait(ref, spans))
+
+    async def _missing(self, owner: str, wanted: Request, new: bool = False) -> Missing:
+        """Return the frames that a job must still wait for; of uploads that lack none, nothing.
+
+        new: the job is; its uploads count as used then
+        """
+        missing: Missing = {}
         for ref in uploads(wanted):
-            found, _ = await self.errands.ask("missing", owner, more=_span(ref, wanted))
-            missing = missing or bool(found["missing"])
+            more = {**_need(ref, wanted), "new": new}
+            found, _ = await self.errands.ask("missing", owner, more=more)
+            if found["missing"]:
+                missing[ref] = found["missing"]
         return missing
 
     async def arrived(self, row: Row) -> dict[str, Any]:
@@ -374,7 +423,7 @@ class Server:
         wanted = from_table(row.request)
         files: dict[str, Path] = {}
         for ref in uploads(wanted):
-            found, _ = await self.errands.ask("source", row.owner, more=_span(ref, wanted))
+            found, _ = await self.errands.ask("source", row.owner, more=_need(ref, wanted))
             files[ref] = Path(found["path"])
             if ref == wanted.clip and not wanted.rate and found["rate"]:
                 wanted = replace(wanted, rate=found["rate"])
@@ -383,16 +432,30 @@ class Server:
 
     async def _tend(self) -> None:
         """Look after uploads now and then; those that nobody needs go."""
-        await self.look_at_held()
         while True:
             await self._evict()
+            if (self.state / "uploads").is_dir():
+                with contextlib.suppress(BridgeError):
+                    needed = await self._needed()
+                    await self.errands.ask("expire", more={"needed": needed})
+                self.look_at_held()
             await asyncio.sleep(_TEND)
-            if not (self.state / "uploads").is_dir():
-                continue
-            rows = await self.journalled(self.jobs.unfinished)
-            needed = [[row.owner, ref] for row in rows for ref in uploads(from_table(row.request))]
-            with contextlib.suppress(BridgeError):
-                await self.errands.ask("expire", more={"needed": needed})
+
+    async def _needed(self) -> list[tuple[str, str]]:
+        """The owners and names of the uploads that jobs stand on, or are to begin with.
+
+        Not of one that lacks frames: as long as some still come it is used anyhow, and a job whose
+        frames never come must not keep it for ever.
+        """
+        needed = list[tuple[str, str]]()
+        for row in await self.journalled(self.jobs.unfinished):
+            wanted = from_table(row.request)
+            missing: Missing = {}
+            if row.state in ("queued", "paused"):
+                with contextlib.suppress(BridgeError):
+                    missing = await self._missing(row.owner, wanted)
+            needed += [(row.owner, ref) for ref in uploads(wanted) if ref not in missing]
+        return needed
 
     async def _evict(self) -> None:
         """Bring the store back into its budget; what unfinished jobs stand on stays."""
@@ -596,14 +659,26 @@ def _placed(wanted: Request, owner: Owner, files: dict[str, Path]) -> Request:
     return placed(wanted, owner, files)
 
 
-def _span(ref: str, wanted: Request) -> dict[str, Any]:
-    """An upload, and the frames of it that a request needs."""
-    stop = wanted.stop
-    return {
-        "ref": ref,
-        "start": max(0, wanted.start - wanted.handles),
-        "stop": None if stop is None else stop + wanted.handles,
-    }
+def _need(ref: str, wanted: Request) -> dict[str, Any]:
+    """An upload, and what a request needs of it (`incoming.Need`)."""
+    beside = (wanted.mask, wanted.subject, *(own.maps for own in wanted.controls))
+    role = "clip" if ref == wanted.clip else "beside" if ref in beside else "picture"
+    need = {"role": role, "start": wanted.start, "stop": wanted.stop, "handles": wanted.handles}
+    return {"ref": ref, "clip": wanted.clip, "need": need}
+
+
+def _wait(ref: str, spans: Sequence[Sequence[int]]) -> str:
+    """What a job waits for, for people.
+
+    spans: frames [first, behind the last) of an upload
+    """
+    told = ", ".join(f"{first} to {stop - 1}" for first, stop in spans[:_SPANS])
+    more = " and others" if len(spans) > _SPANS else ""
+    return f"{_WAITS} {told}{more} of {ref}, which have not been sent yet"
+
+
+def _is_wait(note: str) -> bool:
+    return note.startswith(_WAITS)
 
 
 class _Ledger:

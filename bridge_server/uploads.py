@@ -15,12 +15,12 @@ import threading
 import time
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from bridge_server import incoming
-from bridge_server.incoming import FileUpload, FramesUpload, Source
+from bridge_server.incoming import FileUpload, FramesUpload, Need, Source
 from bridge_server.media import parts
+from bridge_server.upload_limits import Limits
 from fresco.errors import InvalidInput
 from host_plugins.link.errors import BridgeError, Code
 from host_plugins.link.messages import (
@@ -32,7 +32,7 @@ from host_plugins.link.messages import (
 )
 from host_plugins.link.wire import Buffer
 
-__all__ = ["Limits", "Source", "Uploads"]
+__all__ = ["Limits", "Need", "Source", "Uploads"]
 
 _PREFIX = "upload:"
 #: What a frame's or file's folder takes beside it, bytes.
@@ -41,24 +41,6 @@ _STATE_ROOM = 1 << 16
 _VIEW_S = 3600.0
 #: Requests for different uploads seldom wait for each other with so many locks.
 _LOCKS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a client may send.
-
-    chunk: bytes of a chunk; upload: bytes of an upload; owner: bytes of all of an owner's
-    count: uploads of an owner
-    upload_s: seconds that an unused one is kept
-    spare: bytes that stay free on the disk
-    """
-
-    chunk: int = 8 << 20
-    upload: int = 64 << 30
-    owner: int = 256 << 30
-    count: int = 256
-    upload_s: float = 86400.0
-    spare: int = 256 << 20
 
 
 class Uploads:
@@ -219,19 +201,48 @@ class Uploads:
             incoming.touch(place)
             return found.source(start, stop)
 
+    def span(self, owner: str, ref: str, need: Need, clip: str = "") -> tuple[int, int | None]:
+        """Return the frames [start, stop) of `upload:ID` that a request needs; see `source`.
+
+        Of a file it is all of it.
+
+        clip: what the request names as its clip
+
+        Raises:
+            BridgeError: not_found; invalid (a clip of frames, and no stop).
+        """
+        like_clip = clip.startswith(_PREFIX) and isinstance(
+            self._get(self._place(owner, self._id(clip))), FramesUpload
+        )
+        upload = self._id(ref)
+        with self._turn(owner, upload) as place:
+            found = self._need(place, upload)
+            return found.span(need, like_clip) if isinstance(found, FramesUpload) else (0, None)
+
+    def touch(self, owner: str, ref: str) -> None:
+        """Note that `upload:ID` is used now.
+
+        Raises:
+            BridgeError: not_found.
+        """
+        upload = self._id(ref)
+        with self._turn(owner, upload) as place:
+            self._need(place, upload)
+            incoming.touch(place)
+
     def missing(
         self, owner: str, ref: str, start: int = 0, stop: int | None = None
     ) -> tuple[range, ...]:
         """Return the frames of [start, stop) that a job on `upload:ID` must still wait for.
 
-        They are counted from the lowest number that is here. Of a complete file there are none.
+        They are counted from the lowest number that is here. Of a complete file there are none. To
+        look is no use of the upload: a job that waits in vain must not keep it for ever.
 
         Raises:
             BridgeError: not_found, wrong_state (a file that is not complete), invalid (no span).
         """
         upload = self._id(ref)
         with self._turn(owner, upload) as place:
-            incoming.touch(place)
             return self._need(place, upload).missing(start, stop)
 
     def key(self, owner: str, ref: str) -> str:

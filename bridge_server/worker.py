@@ -232,7 +232,7 @@ class Worker:
             case events.Preview():
                 self._preview(task, event)
             case events.Publishing():
-                published.remember(event.files, task.folder)
+                published.remember(event.files, task.folder, task.token.check)
             case events.Forecast():  # of a command that runs without a server
                 pass
 

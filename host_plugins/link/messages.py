@@ -27,8 +27,9 @@ class Keyframe(Message):
 
 
 class File(Message):
-    """A file that a job made. role: output, keyframe, report, sheet or log; size in bytes.
+    """A file that a job made. role: output, keyframe or log; size in bytes.
 
+    sha256: of an output that is intact
     intact: it is as the job wrote it, as far as size and time tell
     """
 

@@ -305,6 +305,12 @@ def test_a_keyframe_until_there_is_an_output(tmp_path: Path, frames: Frames) -> 
     assert (reply.width, reply.height) == (64, 48)
 
 
+def test_of_a_job_that_has_not_begun_no_frame_is_ready(frames: Frames) -> None:
+    for number in (0, 3, -1):
+        assert frames.frame([], range(0), wanted(number)) == (Picture(ready=False), None)
+    refused(Code.INVALID, lambda: frames.frame([], range(0), wanted(0, depth="u10")))
+
+
 def test_a_painted_keyframe_of_another_kind(tmp_path: Path, frames: Frames) -> None:
     path = tmp_path / "painted.jpg"
     assert cv2.imwrite(str(path), np.full((8, 8, 3), 200, np.uint8))

@@ -30,7 +30,7 @@ from bridge_server.job import identity
 from bridge_server.media.colour import to_rgb
 from bridge_server.media.decode import frames as decoded
 from bridge_server.media.probe import probe
-from bridge_server.uploads import Limits, Uploads
+from bridge_server.uploads import Limits, Need, Uploads
 from fresco.errors import InvalidInput
 from host_plugins.link.errors import BridgeError, Code
 from host_plugins.link.messages import (
@@ -863,6 +863,68 @@ def test_a_server_that_is_killed_among_frames(tmp_path: Path) -> None:
         seen = [int(each.planes[0][0, 0]) for each in decoded(clip)]
         assert seen == [number % 200 for number in range(len(seen))]
     assert [path for path in files(tmp_path) if path.name.startswith(".fresco")] == []
+
+
+# ------------------------------------------------------------------------------- what a job needs
+
+
+def test_of_a_clip_the_range_with_its_handles_is_needed(uploads: Uploads) -> None:
+    uploads.frame("local", frame(40))
+    for need, span in (
+        (Need(start=2, stop=9), (2, 9)),
+        (Need(start=2, stop=9, handles=1), (1, 10)),
+        (Need(start=2, stop=9, handles=5), (0, 14)),
+    ):
+        assert uploads.span("local", "upload:u1", need, "upload:u1") == span
+    with pytest.raises(BridgeError, match="the last is not said") as told:
+        uploads.span("local", "upload:u1", Need(start=2), "upload:u1")
+    assert told.value.code is Code.INVALID
+    assert "stop" in told.value.hint
+
+
+def test_of_a_file_all_is_needed(uploads: Uploads) -> None:
+    send(uploads)
+    for role in ("clip", "beside", "picture"):
+        assert uploads.span("local", "upload:u1", Need(role, 2, handles=3)) == (0, None)
+
+
+def test_what_is_beside_the_clip_is_an_image_or_as_long_as_what_is_wanted(
+    uploads: Uploads,
+) -> None:
+    need = Need("beside", start=10, stop=14, handles=2)
+    uploads.frame("local", frame(0, upload="fx"))
+
+    def span(clip: str) -> tuple[int, int | None]:
+        return uploads.span("local", "upload:u1", need, clip)
+
+    found: list[Any] = []
+    for number in range(5, 10):
+        uploads.frame("local", frame(number))
+        found.append((span("/a.mp4"), span("upload:fx")))
+    assert found[0] == ((0, 1), (0, 1))
+    assert found[1:4] == [((0, 4), (0, 4))] * 3
+    assert found[4] == ((0, None), (8, 16))  # as long as the clip
+    need = Need("beside", start=10)
+    assert span("/a.mp4") == (0, None)
+    need = Need("picture", start=10, stop=14)
+    assert span("/a.mp4") == (0, 1)
+
+
+def test_to_look_for_frames_in_vain_keeps_no_upload(uploads: Uploads) -> None:
+    uploads.frame("local", frame(0))
+    key = uploads.key("local", "upload:u1")
+
+    def age() -> None:
+        for path in (uploads.folder / key, *(uploads.folder / key).iterdir()):
+            os.utime(path, (1, 1))
+
+    age()
+    uploads.touch("local", "upload:u1")
+    assert uploads.expire((), time.time() + 50) == ()
+    age()
+    assert uploads.missing("local", "upload:u1", 0, 3) == (range(1, 3),)
+    assert uploads.expire((), time.time() + 50) == (key,)
+    refused(Code.NOT_FOUND, lambda: uploads.touch("local", "upload:u1"))
 
 
 # ------------------------------------------------------------------------------------------ expiry
