@@ -13,6 +13,10 @@ from pathlib import Path
 from bridge_server.media.parts import to_disk
 
 NAME = "published.json"
+#: While it is written; left where a process was killed at it.
+_PART = f"{NAME}.part"
+#: All that may be kept in a job's folder.
+FILES = (NAME, _PART)
 
 
 def remember(files: Mapping[Path, Path], folder: Path) -> None:
@@ -25,7 +29,7 @@ def remember(files: Mapping[Path, Path], folder: Path) -> None:
         OSError: it cannot be written; names the file.
     """
     facts = {str(target): _facts(part) for part, target in files.items()}
-    part = folder / f"{NAME}.part"
+    part = folder / _PART
     try:
         part.write_text(json.dumps(facts), encoding="utf-8")
         to_disk(part)

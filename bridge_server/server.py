@@ -28,7 +28,16 @@ import zmq
 import zmq.asyncio
 from filelock import FileLock, Timeout
 
-from bridge_server import access, config, envelope, failures, operations, pipe, signpost
+from bridge_server import (
+    access,
+    config,
+    envelope,
+    failures,
+    operations,
+    pipe,
+    published,
+    signpost,
+)
 from bridge_server.access import UPLOAD, Owner, placed, uploads
 from bridge_server.config import Config, state_folder
 from bridge_server.doors import Door, Doors, Wishes, kept_keys
@@ -242,7 +251,7 @@ class Server:
         while True:
             logs, jobs = await self.persisted(self.jobs.tidy)
             self.logs.forget(logs)
-            self.logs.forget(jobs, whole=True)
+            self.logs.forget_all(jobs, published.FILES)
             for name in ("worker.log", "server.log"):
                 await self.in_thread(lambda name=name: shortened(self.state / name))
             await asyncio.sleep(_TIDY)
