@@ -17,7 +17,7 @@ import socket
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -771,22 +771,37 @@ def serve(
         BridgeError: one is running already (conflict), or an address cannot be used.
     """
     settings, folder = config.load(), endpoint.folders()[0]
+    state = state_folder(settings)
     signpost.private_folder(folder)
-    lock = FileLock(folder / "server.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise BridgeError(
-            Code.CONFLICT, f"a server is running already in {folder}",
-            f"use that one, or set {endpoint.FOLDER} to another folder for a second",
-        ) from error  # fmt: skip
-    try:
-        server = Server(settings, state_folder(settings), folder, wishes, posts, idle_end)
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Both: one server answers at an address, and one works off what is in a journal.
+    with _alone(folder / "server.lock"), _alone(state / "journal.lock"):
+        server = Server(settings, state, folder, wishes, posts, idle_end)
         loop = _loop()
         try:
             loop.run_until_complete(_until_signal(server, ready))
         finally:
             loop.close()
+
+
+@contextlib.contextmanager
+def _alone(file: Path) -> Generator[None]:
+    """Hold the lock of a folder, so that no other server uses it meanwhile.
+
+    Raises:
+        BridgeError: another one does (conflict).
+    """
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise BridgeError(
+            Code.CONFLICT, f"a server is running already in {file.parent}",
+            f"use that one, or set both {endpoint.FOLDER} and {config.HOME} to other folders "
+            "for a second",
+        ) from error  # fmt: skip
+    try:
+        yield
     finally:
         lock.release()
 
