@@ -38,7 +38,7 @@ from bridge_server import (
     published,
     signpost,
 )
-from bridge_server.access import UPLOAD, Owner, placed, uploads
+from bridge_server.access import LOCAL, UPLOAD, Owner, placed, uploads
 from bridge_server.config import Config, state_folder
 from bridge_server.doors import Door, Doors, Wishes, kept_keys
 from bridge_server.envelope import Call
@@ -423,21 +423,31 @@ class Server:
                 self._on_frames(peer, [frame.buffer for frame in frames[1:]])
 
     def _peer(self, key: tuple[int, bytes], door: Door, last: zmq.Frame) -> Peer:
-        peer = self._peers.get(key)
+        # Asked of every message: a client may choose its routing id, also one that was another's.
+        sender, peer = self.doors.sender(door, last), self._peers.get(key)
+        if peer is not None and peer.owner.name != sender:
+            self._part(key)
+            peer = None
         if peer is None:
             self._forget_idle()
             outbox = Outbox(door.socket, key[1])
-            peer = self._peers[key] = Peer(self.doors.owner(door, last), outbox)
+            peer = self._peers[key] = Peer(self.doors.named(sender), outbox)
         return peer
 
     async def _open_loopback(self, listener: socket.socket) -> None:
         """Let clients in that have no CURVE. What a connection may do is counted with it."""
         peers: WeakKeyDictionary[Line, Peer] = WeakKeyDictionary()
 
+    def _part(self, key: tuple[int, bytes]) -> None:
+        """Forget a connection whose routing id is another owner's now, who must hear none of it."""
+        peer = self._peers.pop(key)
+        peer.outbox.gone, peer.wanted = True, None
+        self.subscribed()
+
         def on_message(line: Line, frames: list[Buffer]) -> None:
             peer = peers.get(line)
             if peer is None:
-                peer = peers[line] = Peer(self.doors.owner(None, None), line)
+                peer = peers[line] = Peer(self.doors.named(LOCAL), line)
             self._on_frames(peer, frames, operations.needs_trust)
 
         def refuse(id_: str, error: BridgeError) -> list[Buffer]:
