@@ -17,11 +17,11 @@ import socket
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import zmq
@@ -52,9 +52,18 @@ from bridge_server.outbox import Outbox
 from bridge_server.request import Request, from_table
 from bridge_server.store import Store, allowance
 from bridge_server.supervisor import Post, Running, Supervisor, Task
+from fresco.errors import FrescoError
 from host_plugins.link import endpoint, wire
 from host_plugins.link.errors import BridgeError, Code
-from host_plugins.link.messages import TRANSIENT, Event, Keyframe, Preview, Progress, Subscribe
+from host_plugins.link.messages import (
+    TRANSIENT,
+    Event,
+    Keyframe,
+    OfUpload,
+    Preview,
+    Progress,
+    Subscribe,
+)
 from host_plugins.link.wire import Answer, Buffer, Notice
 
 log = logging.getLogger(__name__)
@@ -347,7 +356,7 @@ class Server:
     async def _hold(self) -> None:
         """Hold back all jobs that name uploads, until they are looked at."""
         rows = await self.journalled(lambda: self.jobs.journal.select("state = 'queued'"))
-        self._held = {row.id for row in rows if uploads(from_table(row.request))}
+        self._held = {row.id for row in rows if _uploads_of(row)}
 
     async def look_at_held(self) -> None:
         """Let jobs come forward whose uploads have arrived; those that never will, fail."""
@@ -359,7 +368,7 @@ class Server:
                     and row.state == "queued"
                     and await self._missing(row.owner, from_table(row.request))
                 )
-            except BridgeError:  # said where the job begins
+            except (BridgeError, FrescoError):  # said where the job begins
                 missing = False
             if not missing:
                 self._held.discard(job)
@@ -391,26 +400,30 @@ class Server:
         return await self.in_thread(lambda: _placed(wanted, owner, files).table())
 
     async def _tend(self) -> None:
-        """Look after uploads now and then; those that nobody needs go."""
-        await self.look_at_held()
+        """Look after the store and uploads now and then; what nobody needs goes.
+
+        A round that fails, as where another program holds the journal, is made up for by the next.
+        """
         while True:
-            await self._evict()
+            await _tried_once(self.look_at_held)
+            await _tried_once(self._evict)
             await asyncio.sleep(_TEND)
-            if not (self.state / "uploads").is_dir():
-                continue
-            rows = await self.journalled(self.jobs.unfinished)
-            needed = [[row.owner, ref] for row in rows for ref in uploads(from_table(row.request))]
-            with contextlib.suppress(BridgeError):
-                await self.errands.ask("expire", more={"needed": needed})
+            await _tried_once(self._expire)
+
+    async def _expire(self) -> None:
+        """Let uploads go that no unfinished job needs."""
+        if not (self.state / "uploads").is_dir():
+            return
+        rows = await self.journalled(self.jobs.unfinished)
+        # What is no upload's name nothing can have; the clerk would refuse the others with it.
+        needed = [[row.owner, ref] for row in rows for ref in filter(_is_ref, _uploads_of(row))]
+        await self.errands.ask("expire", more={"needed": needed})
 
     async def _evict(self) -> None:
         """Bring the store back into its budget; what unfinished jobs stand on stays."""
         rows = await self.journalled(self.jobs.unfinished)
         keep = {unit for row in rows for unit in row.units}
-        try:
-            await self.in_thread(lambda: _evicted(self.settings, keep))
-        except OSError as error:
-            log.error("the store cannot be looked after: %s", error)
+        await self.in_thread(lambda: _evicted(self.settings, keep))
 
     # ----------------------------------------------------------------------------------- requests
 
@@ -434,15 +447,15 @@ class Server:
             peer = self._peers[key] = Peer(self.doors.named(sender), outbox)
         return peer
 
-    async def _open_loopback(self, listener: socket.socket) -> None:
-        """Let clients in that have no CURVE. What a connection may do is counted with it."""
-        peers: WeakKeyDictionary[Line, Peer] = WeakKeyDictionary()
-
     def _part(self, key: tuple[int, bytes]) -> None:
         """Forget a connection whose routing id is another owner's now, who must hear none of it."""
         peer = self._peers.pop(key)
         peer.outbox.gone, peer.wanted = True, None
         self.subscribed()
+
+    async def _open_loopback(self, listener: socket.socket) -> None:
+        """Let clients in that have no CURVE. What a connection may do is counted with it."""
+        peers: WeakKeyDictionary[Line, Peer] = WeakKeyDictionary()
 
         def on_message(line: Line, frames: list[Buffer]) -> None:
             peer = peers.get(line)
@@ -607,6 +620,48 @@ def _evicted(settings: Config, keep: set[str]) -> None:
     if held > budget:
         done = store.evict(budget, keep, _SPARE)
         log.info("%d results went out of the store, %d bytes", len(done.keys), done.freed)
+
+
+async def _tried_once(work: Callable[[], Awaitable[None]]) -> None:
+    """Do a part of the upkeep; where it fails, say so, and let the rest of it go on."""
+    try:
+        await work()
+    except Exception as error:
+        trace = not isinstance(error, BridgeError)
+        log.error("the upkeep goes on without a part of it: %s", error, exc_info=trace)
+
+
+def _uploads_of(row: Row) -> set[str]:
+    """Return the uploads that a job names.
+
+    Its request may be one that this version does not take: then all that look like some.
+    """
+    try:
+        return uploads(from_table(row.request))
+    except (BridgeError, FrescoError) as error:
+        log.error("the request of job %s cannot be read: %s", row.id, error)
+        return set(_refs(row.request))
+
+
+def _is_ref(ref: str) -> bool:
+    """Whether an upload may have this name."""
+    try:
+        OfUpload.from_table({"upload": ref.removeprefix(UPLOAD)})
+    except BridgeError:
+        return False
+    return True
+
+
+def _refs(told: Any) -> Iterator[str]:
+    """Yield the texts anywhere in plain lists and tables that begin as an upload's name."""
+    if isinstance(told, str):
+        if told.startswith(UPLOAD):
+            yield told
+    elif isinstance(told, Mapping):
+        yield from _refs(list(cast("Mapping[str, Any]", told).values()))
+    elif isinstance(told, Sequence):
+        for each in cast("Sequence[Any]", told):
+            yield from _refs(each)
 
 
 def _placed(wanted: Request, owner: Owner, files: dict[str, Path]) -> Request:
