@@ -133,6 +133,11 @@ class Peer:
         return True
 
 
+#: What a request and its copies have in common: owner, session, operation and id; and the
+#: connection, where the operation leaves something behind with it.
+_Request: TypeAlias = tuple[str, str, str, str, Peer | None]
+
+
 @dataclass(slots=True, eq=False)
 class Server:
     """One running server.
@@ -159,11 +164,13 @@ class Server:
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _journal: ThreadPoolExecutor = field(init=False)
     _files: ThreadPoolExecutor = field(init=False)
+    _doctor: ThreadPoolExecutor = field(init=False)
     queued: int = 0
     errands: Errands = field(init=False)
     _held: set[str] = field(default_factory=set[str])
     _idle_end: bool = False
     _loopback: Loopback | None = None
+    _asking: dict[_Request, list[Peer]] = field(default_factory=dict["_Request", "list[Peer]"])
     _pictures: dict[tuple[str, int], bytes] = field(default_factory=dict[tuple[str, int], bytes])
 
     async def run(self, ready: Callable[[endpoint.Endpoint], None] = lambda _at: None) -> None:
@@ -175,6 +182,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._journal = ThreadPoolExecutor(1, "journal")
         self._files = ThreadPoolExecutor(4, "files")
+        self._doctor = ThreadPoolExecutor(1, "doctor")
         for folder in (self.state, self.state / "shared"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         journal = await self._in(
@@ -287,6 +295,7 @@ class Server:
         self._journal.shutdown()
         self.logs.close()
         self._files.shutdown(cancel_futures=True)
+        self._doctor.shutdown(cancel_futures=True)
         self.doors.stop()
         context.destroy(linger=500)
 
@@ -501,9 +510,17 @@ class Server:
             self._answer(peer, Answer(id_, self.session, error=error))
             return
         peer.running += 1
-        self._spawn(self._answered(peer, call))
+        request = _request(peer, call)
+        if request in self._asking:  # a copy of what is being done already
+            self._asking[request].append(peer)
+            return
+        self._asking[request] = [peer]
+        self._spawn(self._answered(request, call))
 
-    async def _answered(self, peer: Peer, call: Call) -> None:
+    async def _answered(self, request: _Request, call: Call) -> None:
+        """Do what is asked for, and answer the request and all copies of it that came meanwhile."""
+        asking = self._asking[request]
+        peer = asking[0]
         try:
             reply, payloads = await operations.answer(self, peer, call)
             answer = Answer(call.id, self.session, reply, payloads)
@@ -515,8 +532,15 @@ class Server:
                 log.exception("%s failed", call.op)
             answer = Answer(call.id, self.session, error=told)
         finally:
-            peer.running -= 1
-        self._answer(peer, answer)
+            del self._asking[request]
+            for each in asking:
+                each.running -= 1
+        for each in asking:
+            self._answer(each, answer)
+
+    async def examined(self) -> Sequence[dict[str, Any]]:
+        """Return what the doctor finds: one at a time, in a thread that nobody else waits for."""
+        return await self._in(self._doctor, lambda: operations.examined(lambda: self.ending))
 
     def _answer(self, peer: Peer, answer: Answer) -> None:
         try:
@@ -593,6 +617,11 @@ class Server:
             if gone:
                 self._forget_idle()
                 self.subscribed()
+
+
+def _request(peer: Peer, call: Call) -> _Request:
+    own = peer if operations.is_of_connection(call.op) else None
+    return peer.owner.name, call.session, call.op, call.id, own
 
 
 def _renewed(at: endpoint.Endpoint, folder: Path) -> bool:
