@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -76,10 +75,21 @@ class JobLogs:
         line = _line(self._clock(), level, what, told)
         self._thread.submit(_append, self.folder / job, line)
 
-    def forget(self, jobs: Iterable[str], whole: bool = False) -> None:
-        """Remove the logs of jobs. whole: and all else that was remembered of them."""
+    def forget(self, jobs: Iterable[str]) -> None:
+        """Remove the logs of jobs."""
         for job in jobs:
-            self._thread.submit(_remove, self.folder / job, whole)
+            self._thread.submit(_remove, self.folder / job, (NAME, OLDER))
+
+    def forget_all(self, jobs: Iterable[str], others: Iterable[str]) -> None:
+        """Remove the logs of jobs and what else was remembered of them.
+
+        Their folders too, but only where nothing is left in them: results may be, which stay.
+
+        others: names of the files beside the log that may go
+        """
+        for job in jobs:
+            self._thread.submit(_remove, self.folder / job, (NAME, OLDER, *others))
+            self._thread.submit(_remove_empty, self.folder / job)
 
     def close(self) -> None:
         """Wait until everything is written."""
@@ -130,10 +140,12 @@ def _append(folder: Path, line: str) -> None:
         log.error("the log of %s cannot be written: %s", folder.name, error)
 
 
-def _remove(folder: Path, whole: bool) -> None:
-    if whole:
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-    for name in (NAME, OLDER):
+def _remove(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
         with suppress(OSError):
             (folder / name).unlink()
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 #: Answered only to the user, and not on the endpoint that has no encryption.
 _TRUSTED = ("events.subscribe", "events.unsubscribe", "events.replay", "shutdown")
+#: Each leaves something behind with the connection that it came by: a copy by another connection
+#: is a request of its own.
+_OF_CONNECTION = frozenset({"hello", "events.subscribe", "events.unsubscribe", "doctor"})
 #: A job that runs is stopped for these.
 _STOPPING = ("cancel", "pause", "edit")
 #: These do not wait for the disk. At worst a job goes on after a power cut, and is stopped again.
@@ -65,6 +68,11 @@ Handler: TypeAlias = "Callable[[Server, Peer, Any], Awaitable[Message]]"
 def needs_trust(op: str) -> bool:
     """Whether an operation is refused on the loopback endpoint."""
     return op in _TRUSTED
+
+
+def is_of_connection(op: str) -> bool:
+    """Whether an operation is about the connection that it comes by."""
+    return op in _OF_CONNECTION
 
 
 async def answer(server: Server, peer: Peer, call: Call) -> Reply:
@@ -287,7 +295,7 @@ async def _models(server: Server, _peer: Peer, asked: messages.Paged) -> Table:
 
 async def _doctor(server: Server, peer: Peer, asked: messages.Paged) -> Table:
     if not asked.page:
-        peer.examined = await server.in_thread(lambda: _examined(lambda: server.ending))
+        peer.examined = await server.examined()
     return await server.in_thread(lambda: _rows(peer.examined, asked))
 
 
@@ -414,7 +422,7 @@ def _model_row(server: Server, entry: Entry) -> dict[str, Any]:
     }
 
 
-def _examined(ending: Callable[[], bool]) -> tuple[Table, ...]:
+def examined(ending: Callable[[], bool]) -> tuple[Table, ...]:
     """What `fresco-bridge doctor` finds, in a process of its own: it loads every library.
 
     ending: whether the answer is not wanted any more

@@ -17,6 +17,10 @@ from bridge_server.media.parts import to_disk
 NAME = "published.json"
 #: Bytes that are hashed between two polls.
 _PIECE = 1 << 20
+#: While it is written; left where a process was killed at it.
+_PART = f"{NAME}.part"
+#: All that may be kept in a job's folder.
+FILES = (NAME, _PART)
 
 
 class Facts(NamedTuple):
@@ -44,7 +48,7 @@ def remember(
     facts = {
         str(target): Facts(*_stamp(part), _sha256(part, poll)) for part, target in files.items()
     }
-    part = folder / f"{NAME}.part"
+    part = folder / _PART
     try:
         part.write_text(json.dumps(facts), encoding="utf-8")
         to_disk(part)

@@ -107,11 +107,12 @@ def _rendered(
     if whole:
         _check_disk(job, units, store)
     watch(_expected(bench, plan, len(analysis.errors)))
-    _translate(bench, plan)
     report = None
-    if whole:
-        bench.propagate(units, workers)
-        report = _encode(bench, plan, analysis)
+    with store.in_use(plan.keys):
+        _translate(bench, plan)
+        if whole:
+            bench.propagate(units, workers)
+            report = _encode(bench, plan, analysis)
     return Outcome(plan, analysis, lambda number: bench.picture(plan.keyframes[number]), report)
 
 

@@ -17,19 +17,28 @@ import socket
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import zmq
 import zmq.asyncio
 from filelock import FileLock, Timeout
 
-from bridge_server import access, config, envelope, failures, operations, pipe, signpost
-from bridge_server.access import UPLOAD, Owner, placed, uploads
+from bridge_server import (
+    access,
+    config,
+    envelope,
+    failures,
+    operations,
+    pipe,
+    published,
+    signpost,
+)
+from bridge_server.access import LOCAL, UPLOAD, Owner, placed, uploads
 from bridge_server.config import Config, state_folder
 from bridge_server.doors import Door, Doors, Wishes, kept_keys
 from bridge_server.envelope import Call
@@ -43,9 +52,18 @@ from bridge_server.outbox import Outbox
 from bridge_server.request import Request, from_table
 from bridge_server.store import Store, allowance
 from bridge_server.supervisor import Post, Running, Supervisor, Task
+from fresco.errors import FrescoError
 from host_plugins.link import endpoint, wire
 from host_plugins.link.errors import BridgeError, Code
-from host_plugins.link.messages import TRANSIENT, Event, Keyframe, Preview, Progress, Subscribe
+from host_plugins.link.messages import (
+    TRANSIENT,
+    Event,
+    Keyframe,
+    OfUpload,
+    Preview,
+    Progress,
+    Subscribe,
+)
 from host_plugins.link.wire import Answer, Buffer, Notice
 
 log = logging.getLogger(__name__)
@@ -121,6 +139,11 @@ class Peer:
         return True
 
 
+#: What a request and its copies have in common: owner, session, operation and id; and the
+#: connection, where the operation leaves something behind with it.
+_Request: TypeAlias = tuple[str, str, str, str, Peer | None]
+
+
 @dataclass(slots=True, eq=False)
 class Server:
     """One running server.
@@ -147,12 +170,14 @@ class Server:
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _journal: ThreadPoolExecutor = field(init=False)
     _files: ThreadPoolExecutor = field(init=False)
+    _doctor: ThreadPoolExecutor = field(init=False)
     queued: int = 0
     errands: Errands = field(init=False)
     _held: set[str] = field(default_factory=set[str])
     _looks: asyncio.Event = field(default_factory=asyncio.Event)
     _idle_end: bool = False
     _loopback: Loopback | None = None
+    _asking: dict[_Request, list[Peer]] = field(default_factory=dict["_Request", "list[Peer]"])
     _pictures: dict[tuple[str, int], bytes] = field(default_factory=dict[tuple[str, int], bytes])
 
     async def run(self, ready: Callable[[endpoint.Endpoint], None] = lambda _at: None) -> None:
@@ -164,6 +189,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._journal = ThreadPoolExecutor(1, "journal")
         self._files = ThreadPoolExecutor(4, "files")
+        self._doctor = ThreadPoolExecutor(1, "doctor")
         for folder in (self.state, self.state / "shared"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         journal = await self._in(
@@ -255,7 +281,7 @@ class Server:
         while True:
             logs, jobs = await self.persisted(self.jobs.tidy)
             self.logs.forget(logs)
-            self.logs.forget(jobs, whole=True)
+            self.logs.forget_all(jobs, published.FILES)
             for name in ("worker.log", "server.log"):
                 await self.in_thread(lambda name=name: shortened(self.state / name))
             await asyncio.sleep(_TIDY)
@@ -282,6 +308,7 @@ class Server:
         self._journal.shutdown()
         self.logs.close()
         self._files.shutdown(cancel_futures=True)
+        self._doctor.shutdown(cancel_futures=True)
         self.doors.stop()
         context.destroy(linger=500)
 
@@ -352,7 +379,7 @@ class Server:
 
         Called within the change that lets it come forward: else its turn might come first.
         """
-        if row.state == "queued" and uploads(from_table(row.request)):
+        if row.state == "queued" and _uploads_of(row):
             self._held.add(row.id)
             self._loop.call_soon_threadsafe(self.look_at_held)
 
@@ -363,7 +390,7 @@ class Server:
     async def _look_at_held(self) -> None:
         while True:
             self._looks.clear()
-            await self._let_forward()
+            await _tried_once(self._let_forward)
             await self._looks.wait()
 
     async def _let_forward(self) -> None:
@@ -374,8 +401,8 @@ class Server:
         for row in await self.persisted(self._held_rows) if self._held else ():
             try:
                 missing = await self._missing(row.owner, from_table(row.request))
-            except BridgeError as error:
-                if error.retryable:
+            except (BridgeError, FrescoError) as error:
+                if isinstance(error, BridgeError) and error.retryable:
                     self._loop.call_later(_CLERK_AGAIN, self.look_at_held)
                     continue
                 missing = {}  # said where the job begins
@@ -431,15 +458,20 @@ class Server:
         return await self.in_thread(lambda: _placed(wanted, owner, files).table())
 
     async def _tend(self) -> None:
-        """Look after uploads now and then; those that nobody needs go."""
+        """Look after the store and uploads now and then; what nobody needs goes.
+
+        A round that fails, as where another program holds the journal, is made up for by the next.
+        """
         while True:
-            await self._evict()
-            if (self.state / "uploads").is_dir():
-                with contextlib.suppress(BridgeError):
-                    needed = await self._needed()
-                    await self.errands.ask("expire", more={"needed": needed})
-                self.look_at_held()
+            await _tried_once(self._evict)
+            await _tried_once(self._expire)
+            self.look_at_held()
             await asyncio.sleep(_TEND)
+
+    async def _expire(self) -> None:
+        """Let uploads go that no unfinished job needs."""
+        if (self.state / "uploads").is_dir():
+            await self.errands.ask("expire", more={"needed": await self._needed()})
 
     async def _needed(self) -> list[tuple[str, str]]:
         """The owners and names of the uploads that jobs stand on, or are to begin with.
@@ -449,22 +481,20 @@ class Server:
         """
         needed = list[tuple[str, str]]()
         for row in await self.journalled(self.jobs.unfinished):
-            wanted = from_table(row.request)
             missing: Missing = {}
             if row.state in ("queued", "paused"):
-                with contextlib.suppress(BridgeError):
-                    missing = await self._missing(row.owner, wanted)
-            needed += [(row.owner, ref) for ref in uploads(wanted) if ref not in missing]
+                with contextlib.suppress(BridgeError, FrescoError):
+                    missing = await self._missing(row.owner, from_table(row.request))
+            # What is no upload's name nothing can have; the clerk would refuse the others with it.
+            named = filter(_is_ref, _uploads_of(row))
+            needed += [(row.owner, ref) for ref in named if ref not in missing]
         return needed
 
     async def _evict(self) -> None:
         """Bring the store back into its budget; what unfinished jobs stand on stays."""
         rows = await self.journalled(self.jobs.unfinished)
         keep = {unit for row in rows for unit in row.units}
-        try:
-            await self.in_thread(lambda: _evicted(self.settings, keep))
-        except OSError as error:
-            log.error("the store cannot be looked after: %s", error)
+        await self.in_thread(lambda: _evicted(self.settings, keep))
 
     # ----------------------------------------------------------------------------------- requests
 
@@ -477,12 +507,22 @@ class Server:
                 self._on_frames(peer, [frame.buffer for frame in frames[1:]])
 
     def _peer(self, key: tuple[int, bytes], door: Door, last: zmq.Frame) -> Peer:
-        peer = self._peers.get(key)
+        # Asked of every message: a client may choose its routing id, also one that was another's.
+        sender, peer = self.doors.sender(door, last), self._peers.get(key)
+        if peer is not None and peer.owner.name != sender:
+            self._part(key)
+            peer = None
         if peer is None:
             self._forget_idle()
             outbox = Outbox(door.socket, key[1])
-            peer = self._peers[key] = Peer(self.doors.owner(door, last), outbox)
+            peer = self._peers[key] = Peer(self.doors.named(sender), outbox)
         return peer
+
+    def _part(self, key: tuple[int, bytes]) -> None:
+        """Forget a connection whose routing id is another owner's now, who must hear none of it."""
+        peer = self._peers.pop(key)
+        peer.outbox.gone, peer.wanted = True, None
+        self.subscribed()
 
     async def _open_loopback(self, listener: socket.socket) -> None:
         """Let clients in that have no CURVE. What a connection may do is counted with it."""
@@ -491,7 +531,7 @@ class Server:
         def on_message(line: Line, frames: list[Buffer]) -> None:
             peer = peers.get(line)
             if peer is None:
-                peer = peers[line] = Peer(self.doors.owner(None, None), line)
+                peer = peers[line] = Peer(self.doors.named(LOCAL), line)
             self._on_frames(peer, frames, operations.needs_trust)
 
         def refuse(id_: str, error: BridgeError) -> list[Buffer]:
@@ -532,9 +572,17 @@ class Server:
             self._answer(peer, Answer(id_, self.session, error=error))
             return
         peer.running += 1
-        self._spawn(self._answered(peer, call))
+        request = _request(peer, call)
+        if request in self._asking:  # a copy of what is being done already
+            self._asking[request].append(peer)
+            return
+        self._asking[request] = [peer]
+        self._spawn(self._answered(request, call))
 
-    async def _answered(self, peer: Peer, call: Call) -> None:
+    async def _answered(self, request: _Request, call: Call) -> None:
+        """Do what is asked for, and answer the request and all copies of it that came meanwhile."""
+        asking = self._asking[request]
+        peer = asking[0]
         try:
             reply, payloads = await operations.answer(self, peer, call)
             answer = Answer(call.id, self.session, reply, payloads)
@@ -546,8 +594,15 @@ class Server:
                 log.exception("%s failed", call.op)
             answer = Answer(call.id, self.session, error=told)
         finally:
-            peer.running -= 1
-        self._answer(peer, answer)
+            del self._asking[request]
+            for each in asking:
+                each.running -= 1
+        for each in asking:
+            self._answer(each, answer)
+
+    async def examined(self) -> Sequence[dict[str, Any]]:
+        """Return what the doctor finds: one at a time, in a thread that nobody else waits for."""
+        return await self._in(self._doctor, lambda: operations.examined(lambda: self.ending))
 
     def _answer(self, peer: Peer, answer: Answer) -> None:
         try:
@@ -626,6 +681,11 @@ class Server:
                 self.subscribed()
 
 
+def _request(peer: Peer, call: Call) -> _Request:
+    own = peer if operations.is_of_connection(call.op) else None
+    return peer.owner.name, call.session, call.op, call.id, own
+
+
 def _renewed(at: endpoint.Endpoint, folder: Path) -> bool:
     """Make the endpoint file what it should be; whether it was not."""
     with contextlib.suppress(BridgeError):
@@ -651,6 +711,48 @@ def _evicted(settings: Config, keep: set[str]) -> None:
     if held > budget:
         done = store.evict(budget, keep, _SPARE)
         log.info("%d results went out of the store, %d bytes", len(done.keys), done.freed)
+
+
+async def _tried_once(work: Callable[[], Awaitable[None]]) -> None:
+    """Do a part of the upkeep; where it fails, say so, and let the rest of it go on."""
+    try:
+        await work()
+    except Exception as error:
+        trace = not isinstance(error, BridgeError)
+        log.error("the upkeep goes on without a part of it: %s", error, exc_info=trace)
+
+
+def _uploads_of(row: Row) -> set[str]:
+    """Return the uploads that a job names.
+
+    Its request may be one that this version does not take: then all that look like some.
+    """
+    try:
+        return uploads(from_table(row.request))
+    except (BridgeError, FrescoError) as error:
+        log.error("the request of job %s cannot be read: %s", row.id, error)
+        return set(_refs(row.request))
+
+
+def _is_ref(ref: str) -> bool:
+    """Whether an upload may have this name."""
+    try:
+        OfUpload.from_table({"upload": ref.removeprefix(UPLOAD)})
+    except BridgeError:
+        return False
+    return True
+
+
+def _refs(told: Any) -> Iterator[str]:
+    """Yield the texts anywhere in plain lists and tables that begin as an upload's name."""
+    if isinstance(told, str):
+        if told.startswith(UPLOAD):
+            yield told
+    elif isinstance(told, Mapping):
+        yield from _refs(list(cast("Mapping[str, Any]", told).values()))
+    elif isinstance(told, Sequence):
+        for each in cast("Sequence[Any]", told):
+            yield from _refs(each)
 
 
 def _placed(wanted: Request, owner: Owner, files: dict[str, Path]) -> Request:
@@ -825,22 +927,37 @@ def serve(
         BridgeError: one is running already (conflict), or an address cannot be used.
     """
     settings, folder = config.load(), endpoint.folders()[0]
+    state = state_folder(settings)
     signpost.private_folder(folder)
-    lock = FileLock(folder / "server.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise BridgeError(
-            Code.CONFLICT, f"a server is running already in {folder}",
-            f"use that one, or set {endpoint.FOLDER} to another folder for a second",
-        ) from error  # fmt: skip
-    try:
-        server = Server(settings, state_folder(settings), folder, wishes, posts, idle_end)
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Both: one server answers at an address, and one works off what is in a journal.
+    with _alone(folder / "server.lock"), _alone(state / "journal.lock"):
+        server = Server(settings, state, folder, wishes, posts, idle_end)
         loop = _loop()
         try:
             loop.run_until_complete(_until_signal(server, ready))
         finally:
             loop.close()
+
+
+@contextlib.contextmanager
+def _alone(file: Path) -> Generator[None]:
+    """Hold the lock of a folder, so that no other server uses it meanwhile.
+
+    Raises:
+        BridgeError: another one does (conflict).
+    """
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise BridgeError(
+            Code.CONFLICT, f"a server is running already in {file.parent}",
+            f"use that one, or set both {endpoint.FOLDER} and {config.HOME} to other folders "
+            "for a second",
+        ) from error  # fmt: skip
+    try:
+        yield
     finally:
         lock.release()
 

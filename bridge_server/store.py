@@ -18,6 +18,7 @@ import json
 import os
 import re
 import shutil
+import threading
 import time
 import uuid
 import zlib
@@ -41,6 +42,8 @@ _KEY = re.compile(r"[0-9a-f]{64}")
 _DESK = re.compile(r"(\d+)-[0-9a-f]{32}(-\w+)?")
 #: Seconds for which a use is not noted again: one change of a file's times per result and hour.
 GRAIN = 3600.0
+#: Seconds between looks at what a job stands on: less than any evictor spares.
+_LOOK = 300.0
 #: The most that results may take where nothing is set, bytes; and the share of the disk's room.
 _MOST, _SHARE = 20 * 10**9, 0.2
 #: Bytes of a file that are held while it is checked.
@@ -183,6 +186,30 @@ class Store:
 
     def _desk(self, what: str = "") -> Path:
         return self.folder / _UNFINISHED / f"{os.getpid()}-{uuid.uuid4().hex}{what}"
+
+    @contextmanager
+    def in_use(self, keys: Collection[str]) -> Generator[None]:
+        """Let results count as used for as long as the ``with`` block lasts.
+
+        No server knows of a job that is done in a terminal: what it made hours ago, and needs at
+        its end, would be what was not used for longest.
+
+        keys: of what a job stands on; those that there are not yet too
+        """
+        ended, places = threading.Event(), [self._place(key) for key in keys]
+
+        def mark() -> None:
+            while not ended.wait(_LOOK):
+                for place in places:
+                    _mark(place)
+
+        marking = threading.Thread(target=mark, name="in use", daemon=True)
+        marking.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            marking.join()
 
     @contextmanager
     def writing(self, key: str) -> Generator[Path]:

@@ -92,7 +92,7 @@ def test_ipc_alone_needs_no_keys(tmp_path: Path) -> None:
         assert at.address == f"ipc://{tmp_path}/run/bridge.sock"
         assert (at.server_key, at.public_key, at.secret_key) == ("", "", "")
         assert (at.loopback, at.token, at.version) == ("", "", "1.2")
-        assert own.owner(own.open[0], None).name == LOCAL
+        assert own.sender(own.open[0], None) == LOCAL
         assert (tmp_path / "run").stat().st_mode & 0o777 == 0o700
         assert own.abroad == ""
 
@@ -165,7 +165,7 @@ def test_owners(tmp_path: Path) -> None:
     assert own.named(key.decode()).roots == (tmp_path.resolve(),)
     rooted = Doors(Wishes(roots=(Path("/films"),)), zmq.curve_keypair(), tmp_path)
     assert rooted.named(LOCAL).roots == rooted.named("x").roots == (Path("/films"),)
-    assert own.owner(None, None).name == LOCAL
+    assert own.sender(None, None) == LOCAL
 
 
 def test_who_shows_the_token(tmp_path: Path) -> None:

@@ -327,6 +327,7 @@ def test_a_clock_that_jumps_loses_nothing(desk: Desk) -> None:
     desk.do(lambda: desk.jobs.once("s", "1", lambda: {"a": 1}))
     desk.now = 5e9
     desk.do(lambda: desk.jobs.once("s", "2", lambda: {"a": 2}))
+    assert desk.do(desk.jobs.tidy) == ([], [])
     assert desk.do(lambda: desk.jobs.once("s", "1", lambda: {"a": 3})) == {"a": 1}
     assert [own.seq for own in desk.jobs.replay(ME, Replay(job="b")).events] == [1]
     assert [job.job for job in desk.jobs.list(ME, Listing()).jobs] == ["b", "a"]

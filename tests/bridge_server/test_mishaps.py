@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 import bridge_server
+from bridge_server import config
 from bridge_server.journal import Journal
 from host_plugins.link import endpoint, messages
 from host_plugins.link.client import Client
@@ -214,6 +215,33 @@ def test_two_servers_that_start_at_once(tmp_path: Path) -> None:
     finally:
         for each in both:
             each.kill()
+
+
+def test_two_servers_need_two_homes(tmp_path: Path) -> None:
+    runtime, home = str(tmp_path / "other run"), str(tmp_path / "other home")
+    with running(Serving(tmp_path)) as first, first.client() as client:
+        same_home = Serving(tmp_path, environ={endpoint.FOLDER: runtime})
+        assert refused(same_home) == 1
+        assert f"a server is running already in {first.state}" in said(tmp_path)
+        assert "set both FRESCO_BRIDGE_RUNTIME and FRESCO_BRIDGE_HOME" in said(tmp_path)
+        same_runtime = Serving(tmp_path, environ={config.HOME: home})
+        assert refused(same_runtime) == 1
+        assert f"a server is running already in {first.runtime}" in said(tmp_path)
+        with running(Serving(tmp_path / "second")) as second, second.client() as other:
+            assert other.ask(messages.PING, timeout=30).time
+            assert client.ask(messages.PING, timeout=30).time
+
+
+def refused(serving: Serving) -> int:
+    """Start a server that must not stay; returns its exit code."""
+    serving.launch()
+    assert serving.process is not None
+    return serving.process.wait(60)
+
+
+def said(folder: Path) -> str:
+    """What servers in a folder printed, without the breaks of lines."""
+    return " ".join((folder / "server.log").read_text().split())
 
 
 # ----------------------------------------------------------------------------------------- memory

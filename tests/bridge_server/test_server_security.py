@@ -32,10 +32,14 @@ class Guarded:
 class Foreign(Stranger):
     """A client on another machine: it was told where the server is."""
 
-    def __init__(self, guarded: Guarded, keys: tuple[bytes, bytes], wait: float = 2.0) -> None:
+    def __init__(
+        self, guarded: Guarded, keys: tuple[bytes, bytes], wait: float = 2.0, routing: bytes = b""
+    ) -> None:
         super().__init__(guarded.serving.runtime, keys[1], wait)
         made = zmq.Context.instance().socket(zmq.DEALER)
         made.linger = 0
+        if routing:
+            made.routing_id = routing
         made.curve_serverkey = guarded.key.encode()
         made.curve_publickey, made.curve_secretkey = keys
         made.connect(guarded.abroad)
@@ -129,6 +133,25 @@ def test_everybody_is_told_who_they_are(
         welcome = client.ask("hello", client="x")
         assert welcome["owner"] == keys[0].decode()
         assert welcome["roots"] == [str(guarded.films)]
+
+
+def test_a_routing_id_says_nothing_of_whose_a_message_is(guarded: Guarded) -> None:
+    for keys in (guarded.ours, guarded.theirs, guarded.ours):
+        client = Foreign(guarded, keys, routing=b"the same")
+        # The server gives the id to the next one when it has seen the last one leave.
+        until(lambda client=client: answers(client), 30)
+        assert client.ask("hello", client="x")["owner"] == keys[0].decode()
+        assert not client.ask("ping").header.get("subscribed")
+        client.subscribe()
+        assert client.ask("ping")["subscribed"]
+        client.close()
+        time.sleep(0.3)
+
+
+def answers(client: Foreign) -> bool:
+    """Whether a client's connection is heard."""
+    client.send(client.envelope("ping", "first"))
+    return client.reply_to("first", 0.5) is not None
 
 
 def wanted(guarded: Guarded, name: str) -> dict[str, object]:

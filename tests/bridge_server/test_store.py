@@ -312,6 +312,27 @@ def test_the_allowance() -> None:
     assert allowance(None, 0, 0) == 0
 
 
+def test_what_a_job_stands_on_counts_as_used_while_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge_server.store._LOOK", 0.02)
+    store = Store(tmp_path)
+    needed, other, to_come = (key("test", {"n": number}) for number in range(3))
+    for name in (needed, other):
+        with store.writing(name) as desk:
+            (desk / "a").write_bytes(b"a result")
+    with store.in_use([needed, to_come]):
+        for name in (needed, other):
+            os.utime(tmp_path / name[:2] / name / "inventory.json", (1e9, 1e9))
+        end = time.monotonic() + 60
+        while next(own for own in store.results() if own.key == needed).used < 2e9 / 1.5:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        assert Store(tmp_path).evict(0, (), spare=600.0).keys == (other,)
+    assert store.find(needed) is not None
+    assert "in use" not in [thread.name for thread in threading.enumerate()]
+
+
 # Writes, finds, reads and evicts in one folder, until everyone has done enough of it; fails where a
 # result is not whole, or if that never comes.
 _BUSY = """
