@@ -12,7 +12,8 @@ from pathlib import Path
 
 #: Our packages beside this one, without which not even `doctor` starts.
 _OURS = ("fresco", "host_plugins")
-_FAILED = 1
+#: Exit codes; of what was stopped by Ctrl-C as shells have it.
+_FAILED, _STOPPED = 1, 130
 
 
 def main() -> None:
@@ -21,9 +22,13 @@ def main() -> None:
     if said:
         print(f"fresco-bridge: {said}", file=sys.stderr)
         raise SystemExit(_FAILED)
-    from bridge_server.cli import main as command_line
+    try:
+        from bridge_server.cli import main as command_line
 
-    command_line()
+        command_line()
+    except KeyboardInterrupt:  # while libraries were read: nothing had begun
+        print("fresco-bridge: stopped", file=sys.stderr)
+        raise SystemExit(_STOPPED) from None
 
 
 def _shadowed(folder: Path) -> str:

@@ -50,7 +50,9 @@ def _wishes(
     prompt: Annotated[
         str | None, typer.Option("-p", "--prompt", help="What it is to look like.")
     ] = None,
-    negative: Annotated[str | None, typer.Option("-n", help="What it is not to look like.")] = None,
+    negative: Annotated[
+        str | None, typer.Option("-n", "--negative", help="What it is not to look like.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="A base model; see `models list`.")] = None,
     vae: Annotated[str | None, typer.Option(help="A VAE instead of the model's own.")] = None,
     preset: Annotated[str | None, typer.Option(help="quality, lcm, hyper, lightning ...")] = None,

@@ -105,10 +105,11 @@ class Doors:
         else:
             self.open.append(_ipc(context, folder))
         if listen:
+            _check_address(listen)
             self._authenticator = AsyncioAuthenticator(context)
             self._authenticator.start()
             self._authenticator.configure_curve_callback(_DOMAIN.decode(), self)
-            self.open.append(self._curve(context, listen))
+            self.open.append(_bound(context, "curve", listen, self.keys))
         if self.wishes.loopback:
             self.plain = socket.create_server(("127.0.0.1", 0))
         return self._endpoint(version)
@@ -153,15 +154,6 @@ class Doors:
         """Whether a request at the loopback endpoint shows the token."""
         shown = envelope.request_token([header])
         return hmac.compare_digest(shown.encode(), self.token.encode())
-
-    def _curve(self, context: zmq.asyncio.Context, address: str) -> Door:
-        match = re.fullmatch(r"tcp://[^/]+:(\*|\d{1,5})", address)
-        # libzmq takes port 65537 for 1.
-        if match is None or (match[1] != "*" and int(match[1]) > 65535):
-            raise BridgeError(
-                Code.INVALID, f"{address!r} is no address", "write it as tcp://0.0.0.0:7420"
-            )
-        return _bound(context, "curve", address, self.keys)
 
     def _endpoint(self, version: str) -> Endpoint:
         by_kind = {door.kind: door.address for door in self.open}
@@ -244,6 +236,16 @@ def _ipc(context: zmq.asyncio.Context, folder: Path) -> Door:
     # What a killed server left: this one holds the lock, so nobody else listens there.
     Path(address.removeprefix(_IPC)).unlink(missing_ok=True)
     return _bound(context, "ipc", address)
+
+
+def _check_address(address: str) -> None:
+    """Refuse what is no address. Raises BridgeError (invalid)."""
+    match = re.fullmatch(r"tcp://[^/]+:(\*|\d{1,5})", address)
+    # libzmq takes port 65537 for 1.
+    if match is None or (match[1] != "*" and int(match[1]) > 65535):
+        raise BridgeError(
+            Code.INVALID, f"{address!r} is no address", "write it as tcp://0.0.0.0:7420"
+        )
 
 
 def _bound(

@@ -198,6 +198,7 @@ def settle(
         beside=others,
         notes=(
             *((*model.notes, *_unsaid(request)) if model else _idle(request)),
+            *_unused(request, clip),
             *_missing_handles(clip, request),
         ),
     )
@@ -275,6 +276,14 @@ def _unsaid(request: Request) -> Iterator[str]:
     prompts = (request.prompt, *(own.value for own in changes if own.what == "prompt"))
     if not any(map(str.strip, prompts)) and not (request.loras or request.pictures):
         yield "there is no prompt, so nothing tells how the clip is to look"
+
+
+def _unused(request: Request, clip: Clip) -> Iterator[str]:
+    """What was asked for and has nothing to act on."""
+    if request.rate and not clip.files and parse_rate(request.rate) != clip.rate:
+        yield f"the rate {request.rate} is for images; the clip has its own, {float(clip.rate):g}"
+    if request.feather and not request.mask:
+        yield "there is no mask, so nothing is feathered"
 
 
 def _missing_handles(clip: Clip, request: Request) -> Iterator[str]:

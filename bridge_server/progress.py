@@ -121,9 +121,8 @@ class Bars:
             progress.TextColumn("{task.description}"),
             progress.BarColumn(),
             progress.TaskProgressColumn(),
-            progress.TimeElapsedColumn(),
-            progress.TextColumn("left"),
             progress.TimeRemainingColumn(),
+            progress.TextColumn("left"),
             console=Console(stderr=True),
             speed_estimate_period=120,
         )

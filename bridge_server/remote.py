@@ -108,14 +108,14 @@ def render(wanted: Request, place: Place, watch: Watch, cancel: CancelToken) -> 
         Cancelled: `cancel` was set, or the job was cancelled by somebody else.
     """
     settings = config.load()
-    started = found_or_started(place, settings, cancel)
+    started = found_or_started(place, settings, cancel, watch)
     with Client() as client:
         errand = _Errand(client, wanted, place, settings, watch, cancel)
         errand.greet(check=not started)
         return errand.done()
 
 
-def found_or_started(place: Place, settings: Config, cancel: CancelToken) -> bool:
+def found_or_started(place: Place, settings: Config, cancel: CancelToken, watch: Watch) -> bool:
     """See to it that a server runs; returns whether it was started here.
 
     Raises:
@@ -125,6 +125,7 @@ def found_or_started(place: Place, settings: Config, cancel: CancelToken) -> boo
     """
     if running() is not None:
         return False
+    watch(events.Note("starting the server"))
     folder = config.state_folder(settings)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     printed, end = folder / PRINTED, time.monotonic() + _STARTING
@@ -399,7 +400,7 @@ class _Errand:
         if self._ended or self._stopping or self._starts == _STARTS:
             raise _ended()
         self._starts += 1
-        found_or_started(self._place, self._settings, self._cancel)
+        found_or_started(self._place, self._settings, self._cancel, events.ignore)
         self._watch(events.Note("the server had ended, and was started again; the job goes on"))
         return True
 

@@ -443,7 +443,7 @@ _HELP = {
     "loras": "use numbers as weights.",
     "controls": "use strengths of 0 or more.",
     "pictures": "use strengths of 0 or more.",
-    "seed": "use a whole number from 0.",
+    "seed": "use a whole number from 0 to 9223372036854775807.",
     "batch": "use 3 keyframes or more.",
     "start": "frames count from 0.",
     "stop": "it must lie behind start.",

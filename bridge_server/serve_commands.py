@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from bridge_server import config, job_logs
-from bridge_server.states import TRANSITIONS
+from bridge_server.states import AT_REST, TRANSITIONS
 from bridge_server.words import duration
 from host_plugins.link import endpoint, messages
 from host_plugins.link.client import Client
@@ -148,7 +148,9 @@ def jobs(
     now = time.time()
     for line in _columns([_cells(job, now) for job in found]):
         typer.echo(line)
-    if _running() is None:
+    if not found:
+        typer.echo("fresco-bridge: there are no such jobs", err=True)
+    elif _running() is None and any(job.state not in AT_REST for job in found):
         typer.echo("fresco-bridge: the server is not running; jobs go on with it", err=True)
 
 
@@ -156,10 +158,15 @@ def watch(
     job: Annotated[str, typer.Argument(help="Its id; the beginning is enough. All jobs.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Follow a job until it rests, or all jobs. Ctrl-C ends the watching, not the job."""
+    """Follow a job until it rests, or all jobs. Ctrl-C ends the watching, not the job.
+
+    It ends with an error where the job failed.
+    """
     with Client() as client, _watching():
         if job:
-            follow(client, find(client, job).job, as_json)
+            last = follow(client, find(client, job).job, as_json)
+            if last.state == "failed":
+                raise typer.Exit(1)
         else:
             _follow_all(client, as_json)
 

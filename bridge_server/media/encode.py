@@ -177,7 +177,9 @@ def _check_place(job: Job) -> None:
             if file.exists() and _identity(file) in sources:
                 raise NotWritten(f"{file} is the source itself; choose another name.")
             if file.exists() and not job.overwrite:
-                raise NotWritten(f"{file} exists; choose another name, or allow overwriting.")
+                raise NotWritten(
+                    f"{file} exists; choose another name, or allow overwriting (--overwrite)."
+                )
 
 
 def _identity(file: Path) -> object:
