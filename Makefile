@@ -34,7 +34,7 @@ test: lint
 # What is too long for every change: the property tests with many more examples, and networks of
 # Stable Diffusion's size (minutes, and 15 GB of memory), fifty kills, fuzzing guided by coverage.
 test-long: install
-	$(BIN)/pip install --quiet --editable ".[fuzz]"
+	$(BIN)/pip install --quiet --editable ".[fuzz,training]"
 	FRESCO_BRIDGE_LONG=1 HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest
 
 # The extension's tests in every Blender that it is for.
