@@ -143,13 +143,23 @@ def painting(file: Path, number: int, clip: Clip) -> Tensor:
     image = read_picture(file)
     height, width = image.shape[-2:]
     shown = shown_size(clip)
-    aspects = [each[0] / each[1] for each in (shown, upright_size(clip))]
-    if all(abs(height / width - aspect) > 0.02 * aspect for aspect in aspects):
+    if not _fits(height, width, clip):
         raise InvalidInput(
             f"{file} is {width} x {height}, another shape than frame {number}, which is shown as "
             f"{shown[1]} x {shown[0]}; paint it at that size."
         )
     return image
+
+
+def _fits(height: int, width: int, clip: Clip) -> bool:
+    """Whether a picture has the shape of the shown or the stored frame of a clip."""
+    aspects = [each[0] / each[1] for each in (shown_size(clip), upright_size(clip))]
+    return any(abs(height / width - aspect) <= 0.02 * aspect for aspect in aspects)
+
+
+def stretched(own: Clip, clip: Clip) -> bool:
+    """Whether a clip beside the source has to be stretched to lie over it."""
+    return not any(_fits(*size, clip) for size in (shown_size(own), upright_size(own)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from bridge_server.catalogue import Catalogue, Entry, Role
 from bridge_server.config import Config
 from bridge_server.environment import Environment
 from bridge_server.errors import SourceChanged
-from bridge_server.footage import Beside, WorkSize, beside, painting
+from bridge_server.footage import Beside, WorkSize, beside, painting, stretched
 from bridge_server.media import confine, profiles
 from bridge_server.media.clip import Clip
 from bridge_server.media.encode import OnPublish, Writer
@@ -199,6 +199,7 @@ def settle(
         notes=(
             *((*model.notes, *_unsaid(request)) if model else _idle(request)),
             *_unused(request, clip),
+            *_stretched(others, clip),
             *_missing_handles(clip, request),
         ),
     )
@@ -284,6 +285,13 @@ def _unused(request: Request, clip: Clip) -> Iterator[str]:
         yield f"the rate {request.rate} is for images; the clip has its own, {float(clip.rate):g}"
     if request.feather and not request.mask:
         yield "there is no mask, so nothing is feathered"
+
+
+def _stretched(others: Mapping[str, Beside], clip: Clip) -> Iterator[str]:
+    """What has another shape than the clip."""
+    for name, own in others.items():
+        if stretched(own.clip, clip):
+            yield f"{own.clip.path.name} ({name}) has another shape than the clip; it is stretched"
 
 
 def _missing_handles(clip: Clip, request: Request) -> Iterator[str]:

@@ -49,8 +49,8 @@ _PRIORITIES = range(-100, 101)
 #: Workers that may end at a job, one after the other with nothing done between, before it fails.
 _CRASHES = 5
 #: Seconds for which the events of jobs at rest are kept but for the newest, their logs, and they
-#: themselves (PROTOCOL.md, section 8).
-_EVENTS_S, _LOGS_S, _JOBS_S = 7 * _DAY, 30 * _DAY, 365 * _DAY
+#: themselves (PROTOCOL.md, section 8); and the results of those that wait at a gate.
+_EVENTS_S, _LOGS_S, _JOBS_S, _WAITS_S = 7 * _DAY, 30 * _DAY, 365 * _DAY, 30 * _DAY
 
 #: Bytes that are told of a title, a client, a path and a note; notes that are told of, the newest.
 _TITLE, _CLIENT, _PATH, _NOTE, _NOTES = 1000, 200, access.LONGEST_PATH, 500, 32
@@ -144,6 +144,17 @@ class Jobs:
     def unfinished(self) -> list[Row]:
         """Return all jobs that may go on."""
         return self.journal.select(_UNFINISHED)
+
+    def results_needed(self) -> set[str]:
+        """Return the keys of results that jobs stand on which may go on.
+
+        Not of one that has long waited at its gate: whoever looks at a few keyframes may never
+        come back, and what is missing then is made anew.
+        """
+        rows = self.journal.select(
+            f"{_UNFINISHED} and (state != 'waiting' or changed > ?)", [self._clock() - _WAITS_S]
+        )
+        return {unit for row in rows for unit in row.units}
 
     # ------------------------------------------------------------------------------------ changes
 
@@ -321,7 +332,7 @@ class Jobs:
         Returns the jobs of which the logs are no longer kept, and those that were forgotten.
         """
         now = self._clock()
-        forgotten = self.journal.unchanged(AT_REST, now - _JOBS_S)
+        forgotten = self.journal.unchanged((*AT_REST, "waiting"), now - _JOBS_S)
         for job in forgotten:
             self.journal.forget(job)
         self.journal.forget_events(AT_REST, now - _EVENTS_S)

@@ -492,8 +492,7 @@ class Server:
 
     async def _evict(self) -> None:
         """Bring the store back into its budget; what unfinished jobs stand on stays."""
-        rows = await self.journalled(self.jobs.unfinished)
-        keep = {unit for row in rows for unit in row.units}
+        keep = await self.journalled(self.jobs.results_needed)
         await self.in_thread(lambda: _evicted(self.settings, keep))
 
     # ----------------------------------------------------------------------------------- requests

@@ -320,6 +320,19 @@ def test_a_journal_of_the_version_before_is_brought_up_to_date(desk: Desk) -> No
     assert desk.do(lambda: desk.jobs.cancel(ME, "a")).wish == "cancelled"
 
 
+def test_who_looks_at_keyframes_and_never_comes_back_keeps_no_room_for_ever(desk: Desk) -> None:
+    for job in "ab":
+        desk.submit(job, until="keyframes")
+        desk.do(desk.jobs.next)
+        desk.do(lambda job=job: desk.jobs.uses(job, [f"of {job}"]))
+    desk.do(lambda: desk.jobs.rested("a", 1, [0], {}))
+    assert desk.jobs.results_needed() == {"of a", "of b"}
+    desk.now += 40 * 24 * 3600
+    assert desk.jobs.results_needed() == {"of b"}
+    desk.now += 400 * 24 * 3600
+    assert desk.do(desk.jobs.tidy)[1] == ["a"]
+
+
 def test_a_clock_that_jumps_loses_nothing(desk: Desk) -> None:
     desk.submit("a")
     desk.now = -5e8

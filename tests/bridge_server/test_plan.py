@@ -418,6 +418,15 @@ def test_a_job_that_nothing_is_said_of_says_so(clip: Path) -> None:
     assert job(clip, prompt=" ", tracks=(later,)).notes == ()
 
 
+def test_what_has_nothing_to_act_on_or_is_stretched_is_told(clip: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((16, 640), np.uint8))
+    wishes = {"mask": str(tmp_path / "wide.png"), "prompt": "ink"}
+    (told,) = job(clip, **wishes).notes
+    assert told == "wide.png (mask) has another shape than the clip; it is stretched"
+    assert "there is no mask" in job(clip, prompt="ink", feather=3).notes[0]
+    assert "rate 99 is for images" in job(clip, prompt="ink", rate="99").notes[0]
+
+
 def test_a_quick_look_needs_no_other_keyframe_and_none_that_is_painted(
     clip: Path, tmp_path: Path
 ) -> None:
