@@ -144,6 +144,14 @@ class Peer:
 _Request: TypeAlias = tuple[str, str, str, str, Peer | None]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """A request that is being answered. peers: who sent it, the first first."""
+
+    call: Call
+    peers: list[Peer]
+
+
 @dataclass(slots=True, eq=False)
 class Server:
     """One running server.
@@ -177,7 +185,7 @@ class Server:
     _looks: asyncio.Event = field(default_factory=asyncio.Event)
     _idle_end: bool = False
     _loopback: Loopback | None = None
-    _asking: dict[_Request, list[Peer]] = field(default_factory=dict["_Request", "list[Peer]"])
+    _asking: dict[_Request, _Asked] = field(default_factory=dict["_Request", "_Asked"])
     _pictures: dict[tuple[str, int], bytes] = field(default_factory=dict[tuple[str, int], bytes])
 
     async def run(self, ready: Callable[[endpoint.Endpoint], None] = lambda _at: None) -> None:
@@ -572,16 +580,16 @@ class Server:
             return
         peer.running += 1
         request = _request(peer, call)
-        if request in self._asking:  # a copy of what is being done already
-            self._asking[request].append(peer)
+        known = self._asking.get(request)
+        if known is not None and known.call == call:  # a copy of what is being done already
+            known.peers.append(peer)
             return
-        self._asking[request] = [peer]
-        self._spawn(self._answered(request, call))
+        self._asking[request] = asked = _Asked(call, [peer])
+        self._spawn(self._answered(request, asked))
 
-    async def _answered(self, request: _Request, call: Call) -> None:
+    async def _answered(self, request: _Request, asked: _Asked) -> None:
         """Do what is asked for, and answer the request and all copies of it that came meanwhile."""
-        asking = self._asking[request]
-        peer = asking[0]
+        call, peer = asked.call, asked.peers[0]
         try:
             reply, payloads = await operations.answer(self, peer, call)
             answer = Answer(call.id, self.session, reply, payloads)
@@ -593,10 +601,11 @@ class Server:
                 log.exception("%s failed", call.op)
             answer = Answer(call.id, self.session, error=told)
         finally:
-            del self._asking[request]
-            for each in asking:
+            if self._asking.get(request) is asked:
+                del self._asking[request]
+            for each in asked.peers:
                 each.running -= 1
-        for each in asking:
+        for each in asked.peers:
             self._answer(each, answer)
 
     async def examined(self) -> Sequence[dict[str, Any]]:

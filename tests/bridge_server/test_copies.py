@@ -68,7 +68,7 @@ def test_copies_by_another_connection_are_answered_with_the_first(tmp_path: Path
             for client in (first, first, again, another):
                 client.send(client.envelope("pause", "the same", job="none"))
             # Another session's request is another request.
-            await until(lambda: sorted(map(len, own._asking.values())) == [1, 3])
+            await until(lambda: sorted(len(each.peers) for each in own._asking.values()) == [1, 3])
             other.execute("rollback")
         for client in (first, first, again, another):
             with pytest.raises(Refused) as told:
@@ -91,5 +91,26 @@ def test_a_copy_by_another_connection_subscribes_that_one(tmp_path: Path) -> Non
             assert await asyncio.to_thread(client.reply_to, "the same", 30)
             assert (await asyncio.to_thread(client.ask, "ping"))["subscribed"]
             client.close()
+
+    run(tmp_path, check)
+
+
+def test_an_id_that_is_used_twice_is_no_copy_where_something_else_is_asked(tmp_path: Path) -> None:
+    async def check(own: Server) -> None:
+        client = Stranger(own.folder)
+        with closing(sqlite3.connect(own.state / config.JOURNAL, isolation_level=None)) as other:
+            other.execute("begin immediate")
+            for job in ("a", "b"):
+                client.send(client.envelope("job", "1", job=job))
+            await asyncio.sleep(0.3)
+            other.execute("rollback")
+        said = list[str]()
+        for _ in "ab":
+            with pytest.raises(Refused) as told:
+                await asyncio.to_thread(client.reply_to, "1", 30)
+            said.append(str(told.value))
+        assert sorted("job a" in text for text in said) == [False, True]
+        assert not own._asking
+        client.close()
 
     run(tmp_path, check)
