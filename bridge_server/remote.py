@@ -245,7 +245,7 @@ class _Errand:
         if check and place.said and tuple(map(dict, told.workers)) != wish:
             words = ", ".join(_in_words(own) for own in told.workers)
             raise BridgeError(
-                Code.INVALID, f"the server that runs works on {words}",
+                Code.INVALID, f"the server that runs works on {words}, not as asked for here",
                 "leave --device and --threads away, add --local, or end it with "
                 "`fresco-bridge stop`",
             )  # fmt: skip
