@@ -140,7 +140,8 @@ def test_cancel_is_polled_for_every_frame_of_both_keys(clip: Tensor) -> None:
 
     token = Counting()
     interval(clip, clip[0], clip[-1], "flow", cancel=token)
-    exposures, tracks, sides = 4, 3 + 3, 2 * (1 + 3)  # the strength is of one frame's two sides
+    # Twice on the way of each track to a frame; the strength is of one frame's two sides.
+    exposures, tracks, sides = 4, 2 * (3 + 3), 2 * (1 + 3)
     assert token.polls == exposures + tracks + sides
     token.cancel()
     with pytest.raises(Cancelled):
