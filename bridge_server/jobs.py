@@ -474,11 +474,10 @@ class Jobs:
 
         why: it was stopped, where nobody wished it
         """
-        wished = self.as_wished(job)
-        if wished is not None:
-            return wished
-        row = self._row(job)
-        self._move(row, "queued", why=why)
+        row = self.as_wished(job)
+        if row is None:
+            row = self._row(job)
+            self._move(row, "queued", why=why)
         return row
 
     def as_wished(self, job: str, wishes: Sequence[str] = _WISHES[1:]) -> Row | None:

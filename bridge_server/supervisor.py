@@ -73,7 +73,6 @@ class Running:
 
     job: str
     owner: str
-    revision: int
     forecast: Forecast
     since: float = 0.0
 
@@ -311,7 +310,7 @@ class Supervisor:
     def _take(self, slot: _Slot, row: Row) -> Running:
         """Count a job as being at a worker, though that is yet to be told; from any thread."""
         slot.idle = 0.0
-        slot.running = Running(row.id, row.owner, row.revision, Forecast({}, {}, self._clock))
+        slot.running = Running(row.id, row.owner, Forecast({}, {}, self._clock))
         return slot.running
 
     async def _begin(self, slot: _Slot, task: Task) -> None:
