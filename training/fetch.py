@@ -51,14 +51,17 @@ def _unpacked(source: Source, cache: Path) -> Path:
         return root
     downloads = cache / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)
+    part = cache / "unpacked" / f"{source.package}.part"  # a whole folder or none
+    part.mkdir(parents=True, exist_ok=True)
     if source.registry == "debian":
         subprocess.run(["apt-get", "download", "-q", source.package], cwd=downloads, check=True)
         archive = next(downloads.glob(f"{source.package}_*.deb"))
-        subprocess.run(["dpkg", "-x", archive, root], check=True)
+        subprocess.run(["dpkg", "-x", archive, part], check=True)
     else:
         _download_wheel(source, downloads)
         archive = next(downloads.glob(f"{source.package.replace('-', '_')}-*.whl"))
-        zipfile.ZipFile(archive).extractall(root)
+        zipfile.ZipFile(archive).extractall(part)
+    part.rename(root)
     return root
 
 
