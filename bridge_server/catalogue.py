@@ -6,6 +6,7 @@ A table of the user's that has the name of a shipped one changes only what it sa
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ HUB_ID = "hub"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?::([^:]+))?", re.ASCII)
+#: A kind of control map, and how firmly.
+_CONTROL = re.compile(r"[a-z]+(:\d+(\.\d+)?)?", re.ASCII)
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
@@ -84,7 +87,9 @@ class Settings:
         than the method's
     vae: the catalogue name of one that should replace the model's own
     scale: of a ControlNet, LoRA or IP-Adapter; 1 is full
-    control: the kind of control map that a base model is best led by
+    controls: the kinds of control map that a base model is best led by, and how firmly, as in a
+        request: "tile:0.8"
+    canny: the thresholds of the edges that a ControlNet is best shown
     size: the short side of the pictures that a base model was trained on, pixels
     """
 
@@ -96,7 +101,8 @@ class Settings:
     repeat_step_noise: bool | None = None
     vae: str | None = None
     scale: float | None = None
-    control: str | None = None
+    controls: tuple[str, ...] | None = None
+    canny: tuple[float, float] | None = None
     size: int | None = None
 
 
@@ -260,9 +266,7 @@ def parse(name: str, table: Any, source: Path) -> Entry:
         base=values.get("base", ""),
         licence=_licence(values, where),
         size=round(values.get("size_mb", 0) * 1e6),
-        recommended=Settings(
-            **_typed(values.get("recommended", {}), _SETTINGS, f"{where}, recommended")
-        ),
+        recommended=_settings(values.get("recommended", {}), f"{where}, recommended"),
     )
     _check(entry, where)
     return entry
@@ -294,7 +298,8 @@ _SETTINGS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "repeat_step_noise": ((bool,), "true or false"),
     "vae": ((str,), "the name of a vae"),
     "scale": ((int, float), "0.8"),
-    "control": ((str,), '"canny"'),
+    "controls": ((list,), '["canny:0.8"]'),
+    "canny": ((list,), "[50, 100]"),
     "size": ((int,), "512"),
 }
 
@@ -336,6 +341,22 @@ def _one_of(kind: Any, value: Any, where: str) -> Any:
         said = "is missing" if value is None else f"{value!r} is unknown"
         raise InvalidInput(f"{where}: {said}; use one of {', '.join(values)}.")
     return kind(value)
+
+
+def _settings(table: Any, where: str) -> Settings:
+    values = dict(_typed(table, _SETTINGS, where))
+    for own in values.get("controls", ()):
+        if not isinstance(own, str) or not _CONTROL.fullmatch(own):
+            raise InvalidInput(
+                f'{where}, controls: {own!r} cannot be; write a kind and how firmly, "canny:0.8".'
+            )
+    canny = values.get("canny", [0, 0])
+    numbers = len(canny) == 2 and all(isinstance(own, int | float) for own in canny)
+    if not numbers or not 0 <= canny[0] <= canny[1] < math.inf:
+        raise InvalidInput(f"{where}, canny: {canny} cannot be; write [lower, upper].")
+    for name in {"controls", "canny"} & values.keys():
+        values[name] = tuple(values[name])
+    return Settings(**values)
 
 
 def _licence(values: Mapping[str, Any], where: str) -> Licence | None:

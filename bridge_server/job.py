@@ -49,6 +49,7 @@ class Control:
 
     kind: of the estimator; where there are `maps` nothing is estimated
     maps: the user's own, a file, or empty
+    canny: the thresholds of edges that the network is best shown; None: the usual ones
     weights: of the network that draws the maps, if there is one
     """
 
@@ -56,6 +57,7 @@ class Control:
     scale: float
     maps: str
     weights: Path | None = None
+    canny: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -406,7 +408,9 @@ class _Model:
         if [choice.kind for choice in asked] == ["none"]:
             return []
         if not asked:
-            return [self._choice(ControlChoice(self._best.control or "canny"), recommended=True)]
+            if self._best.controls is None:
+                return [self._choice(ControlChoice("canny"), recommended=True)]
+            asked = tuple(ControlChoice.parse(own) for own in self._best.controls)
         return [self._choice(choice) for choice in asked]
 
     def _choice(self, choice: ControlChoice, recommended: bool = False) -> tuple[Control, str]:
@@ -415,12 +419,14 @@ class _Model:
                 f"no control is called {choice.kind!r}; use one of {', '.join(ESTIMATORS)} or none."
             )
         drawn = None if choice.maps else resolve.annotator(choice.kind, self._config)
+        named = self._known.get(choice.model)
         if choice.model:
-            return Control(choice.kind, choice.scale, choice.maps, drawn), choice.model
+            canny = named.recommended.canny if named else None
+            return Control(choice.kind, choice.scale, choice.maps, drawn, canny), choice.model
         entry = self._network(choice.kind)
-        best = entry.recommended.scale
-        scale = best if recommended and best is not None else choice.scale
-        return Control(choice.kind, scale, choice.maps, drawn), entry.name
+        best = entry.recommended
+        scale = best.scale if recommended and best.scale is not None else choice.scale
+        return Control(choice.kind, scale, choice.maps, drawn, best.canny), entry.name
 
     def _network(self, kind: str) -> Entry:
         """The ControlNet for maps of `kind` that goes with the base model."""

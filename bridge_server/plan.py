@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from bridge_server.job import Job, identity, model_facts
+from bridge_server.job import Control, Job, identity, model_facts
 from bridge_server.media import confine
 from bridge_server.media.transfer import is_hdr
 from bridge_server.request import Keyframes, parse_cuts
@@ -372,10 +372,7 @@ class _Planning:
             "model": model_facts(job.spec),
             "settings": asdict(job.settings),
             "limits": asdict(limits),
-            "controls": [
-                [control.kind, control.scale, control.weights and weights.identity(control.weights)]
-                for control in job.controls
-            ],
+            "controls": [_control_facts(control) for control in job.controls],
             "depth": depth,
             "beside": {
                 name: [identity(own.clip), own.first] if own.first else identity(own.clip)
@@ -476,6 +473,11 @@ class _Planning:
             "method": self._job.request.propagation,
         }
         return Propagate(key("propagate", facts), start, stop, *sides)
+
+
+def _control_facts(control: Control) -> list[Any]:
+    drawn = control.weights and weights.identity(control.weights)
+    return [control.kind, control.scale, drawn, control.canny]
 
 
 def _said(styled: Styled) -> list[Any]:

@@ -43,7 +43,7 @@ from bridge_server.plan import (
 from bridge_server.store import Store
 from fresco import planner, shots
 from fresco.callbacks import CancelToken, Step
-from fresco.control import ControlEstimator, Depth, Supplied, control_maps
+from fresco.control import Canny, ControlEstimator, Depth, Supplied, control_maps
 from fresco.errors import InvalidInput, is_out_of_memory
 from fresco.keyframes import measured
 from fresco.memory import Limits, free_caches
@@ -321,6 +321,8 @@ class Bench:
         if control.maps:
             matte = self._mattes[f"control {place}"]
             return Supplied([self.job.size.fit(matte.at(number)) for number in numbers])
+        if control.kind == "canny" and control.canny:
+            return Canny(*control.canny)
         estimate = resolve.control_estimator(control.kind)
         if isinstance(estimate, Depth):
             estimate.bounds = self.depth

@@ -5,8 +5,8 @@
 The defaults are what the draft model wants; for Stable Diffusion 1.5, for example:
 
     python -m tests.benchmarks.quality --model sd15.safetensors --controlnet control_sd15_tile \
-        --size 512 --guidance 7.5 --strength 0.75 --temporal-until 0.35 --no-repeat-step-noise \
-        --device cuda
+        --control tile:1.0 --size 512 --guidance 7.5 --strength 0.75 --temporal-until 0.35 \
+        --no-repeat-step-noise --device cuda
 
 Consecutive keyframes of every clip are translated to every style: each by itself; where the model
 wants the noise of the steps repeated, with that; with FRESCO's attention; with its optimisation;
@@ -43,7 +43,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fresco.control import control_maps
+from bridge_server.request import ControlChoice
+from fresco.control import Canny, ControlEstimator, control_maps
 from fresco.correspondence import Correspondence, estimate, warp
 from fresco.frames import to_bytes
 from fresco.loading import load
@@ -148,11 +149,11 @@ def measure(
 ) -> Scores:
     """Translate `frames` to `style` and look at the result."""
     started = time.process_time()
-    maps = [control_maps(frames, args.control) for _ in model.controlnets]
+    maps = [control_maps(frames, estimator(args, own.kind)) for own in args.control]
     images = translate(
         frames,
         model,
-        Options(settings=settings, control_scales=[args.scale] * len(maps)),
+        Options(settings=settings, control_scales=[own.scale for own in args.control]),
         prompts=captions.WORDS[style][0],
         strengths=args.strength,
         controls=maps,
@@ -170,6 +171,10 @@ def measure(
         errors=pixel_errors(images, correspondence),
         seconds=[seconds],
     )
+
+
+def estimator(args: argparse.Namespace, kind: str) -> ControlEstimator | str:
+    return Canny(*args.canny) if kind == "canny" else kind
 
 
 def mean(values: Sequence[float]) -> float:
@@ -266,9 +271,13 @@ def arguments() -> argparse.Namespace:
     )
     known = [name for name in captions.WORDS if name != "photo"]
     parser.add_argument("--model", type=Path, default=DRAFT)
-    parser.add_argument("--controlnet", type=Path, nargs="*", default=[DRAFT / "controlnet"])
-    parser.add_argument("--control", default="tile", help="the kind of its maps")
-    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--controlnet", type=Path, nargs="*", default=[DRAFT / "controlnet"] * 2)
+    parser.add_argument(
+        "--control", type=ControlChoice.parse, nargs="*",
+        default=[ControlChoice("tile", 0.8), ControlChoice("canny", 0.6)],
+        help="of each ControlNet: the kind of its maps, and how firmly it leads",
+    )  # fmt: skip
+    parser.add_argument("--canny", type=float, nargs=2, default=(100, 200), help="thresholds")
     default = os.environ.get("FRESCO_BRIDGE_CLIPS", "clips")
     parser.add_argument("--clips", type=Path, default=Path(default))
     parser.add_argument("--styles", nargs="*", default=known, choices=known)
@@ -289,7 +298,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--journal", type=Path, help="of one set of options: what is done already")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if len(args.control) != len(args.controlnet):
+        parser.error("give as many --control as --controlnet, as in --control tile:1.0")
+    return args
 
 
 if __name__ == "__main__":

@@ -342,7 +342,7 @@ def test_maps_networks_and_pictures_are_in_the_keys(clip: Path, tmp_path: Path) 
     network = tmp_path / "network.pth"
     for content in (b"one", b"two"):
         network.write_bytes(content)
-        (control,) = own.controls
+        control = own.controls[0]
         drawn = replace(own, controls=(replace(control, weights=network),))
         told.append(of(planned(drawn))["translate"])
         depth = replace(own, controls=(replace(control, kind="depth", weights=network),))
@@ -583,3 +583,20 @@ def test_a_subject_as_long_as_the_range_is_keyed_by_where_it_lies(
 
     assert told(4) != told(5)
     assert told(4) == told(4, handles=3)
+
+
+def test_a_model_is_led_as_its_catalogue_recommends_if_nothing_is_asked_for(clip: Path) -> None:
+    """And a network is shown edges of its own thresholds, whoever chose it and however."""
+    soft, edges = job(clip).controls
+    assert (soft.kind, soft.scale, soft.canny) == ("tile", 0.8, None)
+    assert (edges.kind, edges.scale, edges.canny) == ("canny", 0.6, (100, 200))
+    for text in ("canny:0.3", "canny:0.3:fresco-draft-canny"):
+        (own,) = job(clip, controls=(ControlChoice.parse(text),)).controls
+        assert (own.kind, own.scale, own.canny) == ("canny", 0.3, (100, 200))
+
+
+def test_other_thresholds_of_edges_make_other_keyframes(clip: Path) -> None:
+    own = job(clip, controls=(ControlChoice("canny"),))
+    (edges,) = own.controls
+    other = replace(own, controls=(replace(edges, canny=(50, 100)),))
+    assert not of(planned(own))["translate"] & of(planned(other))["translate"]

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
 
 from bridge_server import environment, plan, stages
@@ -26,6 +27,7 @@ from bridge_server.request import Change, Request
 from bridge_server.stages import Bench
 from bridge_server.store import Store
 from fresco.callbacks import CancelToken
+from fresco.control import Canny, Tile, control_maps
 from fresco.errors import Cancelled, InvalidInput, OutOfMemory
 from fresco.propagate.parallel import Job as Interval
 from fresco.propagate.parallel import intervals
@@ -175,6 +177,15 @@ def test_every_keyframe_is_told_what_holds_at_its_frame(desk: Desk, clip: Path) 
     for number, image in zip(numbers, alone.images, strict=True):
         error = (job.size.crop(image) - outcome.picture(number)).abs().max()
         assert error < 1 / 255, number
+
+
+def test_networks_are_shown_what_the_catalogue_says(desk: Desk, clip: Path) -> None:
+    bench = Bench(desk.job(clip), desk.store, desk.models, ignore, CancelToken())
+    frames = bench.footage.at([0, 4])
+    soft, edges = bench.maps(frames, [0, 4])
+    assert torch.equal(soft, control_maps(frames, Tile()))
+    assert torch.equal(edges, control_maps(frames, Canny(100, 200)))
+    assert not torch.equal(edges, control_maps(frames))
 
 
 @pytest.mark.parametrize("said", ["prompt@1=neon", "negative@8=blur", "strength@6=0.3", "seed@5=3"])
