@@ -274,7 +274,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--controlnet", type=Path, nargs="*", default=[DRAFT / "controlnet"] * 2)
     parser.add_argument(
         "--control", type=ControlChoice.parse, nargs="*",
-        default=[ControlChoice("tile", 0.8), ControlChoice("canny", 0.6)],
+        default=[ControlChoice("tile", 0.5), ControlChoice("canny", 0.5)],
         help="of each ControlNet: the kind of its maps, and how firmly it leads",
     )  # fmt: skip
     parser.add_argument("--canny", type=float, nargs=2, default=(100, 200), help="thresholds")

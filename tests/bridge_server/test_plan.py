@@ -588,8 +588,8 @@ def test_a_subject_as_long_as_the_range_is_keyed_by_where_it_lies(
 def test_a_model_is_led_as_its_catalogue_recommends_if_nothing_is_asked_for(clip: Path) -> None:
     """And a network is shown edges of its own thresholds, whoever chose it and however."""
     soft, edges = job(clip).controls
-    assert (soft.kind, soft.scale, soft.canny) == ("tile", 0.8, None)
-    assert (edges.kind, edges.scale, edges.canny) == ("canny", 0.6, (100, 200))
+    assert (soft.kind, soft.scale, soft.canny) == ("tile", 0.5, None)
+    assert (edges.kind, edges.scale, edges.canny) == ("canny", 0.5, (100, 200))
     for text in ("canny:0.3", "canny:0.3:fresco-draft-canny"):
         (own,) = job(clip, controls=(ControlChoice.parse(text),)).controls
         assert (own.kind, own.scale, own.canny) == ("canny", 0.3, (100, 200))
