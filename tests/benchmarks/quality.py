@@ -222,7 +222,9 @@ def main() -> None:
     model = load(args.model, controlnets=args.controlnet, device=torch.device(args.device))
     classifier = load_classifier(CLASSIFIER)
     journal = Journal(args.journal)
-    ways = [way for way in WAYS if way != "+ noise" or args.repeat_step_noise]
+    ways = [way for way in WAYS if way in ("none", *args.ways)]
+    if not args.repeat_step_noise:
+        ways = [way for way in ways if way != "+ noise"]
     by_style = {style: {way: Scores() for way in ways} for style in args.styles}
     print(head("clip, style, FRESCO"), flush=True)
     for clip in clips(args.clips):
@@ -262,7 +264,7 @@ def print_tables(by_style: dict[str, dict[str, Scores]]) -> None:
         print(row(way, scores, totals["none"]))
     print("\nall of it, by style\n\n" + head("style"))
     for style, ways in by_style.items():
-        print(row(style, ways["all"], ways["none"]))
+        print(row(style, list(ways.values())[-1], ways["none"]))
 
 
 def arguments() -> argparse.Namespace:
@@ -281,6 +283,7 @@ def arguments() -> argparse.Namespace:
     default = os.environ.get("FRESCO_BRIDGE_CLIPS", "clips")
     parser.add_argument("--clips", type=Path, default=Path(default))
     parser.add_argument("--styles", nargs="*", default=known, choices=known)
+    parser.add_argument("--ways", nargs="*", default=[*WAYS], choices=[*WAYS])
     parser.add_argument("--frames", type=int, default=8, help="keyframes of each clip")
     parser.add_argument("--every", type=int, default=10, help="frames from one to the next")
     parser.add_argument("--size", type=int, default=256)
