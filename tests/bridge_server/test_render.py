@@ -23,20 +23,23 @@ from bridge_server.job import Job, settle
 from bridge_server.media import probe
 from bridge_server.media.errors import NotWritten
 from bridge_server.render import Outcome, analyse, export, render
-from bridge_server.request import Change, Request
+from bridge_server.request import Change, ControlChoice, Request
 from bridge_server.stages import Bench
 from bridge_server.store import Store
 from fresco.callbacks import CancelToken
 from fresco.control import Canny, Tile, control_maps
 from fresco.errors import Cancelled, InvalidInput, OutOfMemory
+from fresco.frames import to_bytes
 from fresco.propagate.parallel import Job as Interval
 from fresco.propagate.parallel import intervals
 from fresco.translate import translate
 from fresco.warm import WarmModels
 from tests.bridge_server.media.films import Film, film
 from tests.bridge_server.reels import pictures, reel
+from training.judge import edge_agreement
 
 HERE = environment.here("cpu", 1)
+DEMO = Path(stages.__file__).parent / "data" / "demo.mp4"
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +189,23 @@ def test_networks_are_shown_what_the_catalogue_says(desk: Desk, clip: Path) -> N
     assert torch.equal(soft, control_maps(frames, Tile()))
     assert torch.equal(edges, control_maps(frames, Canny(100, 200)))
     assert not torch.equal(edges, control_maps(frames))
+
+
+def test_led_as_recommended_the_drafts_lines_are_the_sources_in_soft_footage(
+    desk: Desk, tmp_path: Path
+) -> None:
+    sharp = pictures(DEMO)[36].astype(np.float32)
+    soft = cv2.GaussianBlur(sharp * 0.65 + 60, (0, 0), 0.8).clip(0, 255).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "soft_0001.png"), soft[..., ::-1])
+
+    def agreement(**led: Any) -> float:
+        wishes = {"prompt": "cartoon with ink lines", "size": 256, "steps": 8, "rate": "24"}
+        outcome = desk.render(tmp_path / "soft_0001.png", until="keyframes", **wishes, **led)
+        (restyled,) = to_bytes(outcome.picture(0)[None])
+        return edge_agreement(soft, restyled)
+
+    print(agreement(), agreement(controls=(ControlChoice("tile"),)))
+    assert agreement() > agreement(controls=(ControlChoice("tile"),)) + 0.05
 
 
 @pytest.mark.parametrize("said", ["prompt@1=neon", "negative@8=blur", "strength@6=0.3", "seed@5=3"])
