@@ -801,28 +801,27 @@ class _Ledger:
     async def next(self, take: Callable[[Row], Running]) -> Task | None:
         server = self._server
 
-        def taken() -> tuple[Row, Running] | None:
+        def taken() -> Row | None:
             row = server.jobs.next(server.is_ready)
-            return None if row is None else (row, take(row))
+            if row is not None:
+                take(row)
+            return row
 
-        while (found := await server.persisted(taken)) is not None:
-            row, running = found
+        while (row := await server.persisted(taken)) is not None:
             self._seq[row.id] = row.seq
             uploaded = str(row.request["clip"]).startswith(UPLOAD)
             try:
                 row.request = await server.arrived(row)
             except Exception as error:  # the worker must get its next job, whatever this one is
-                await self._fail(running, failures.told(error))
+                await self._fail(row, failures.told(error))
             else:
                 roots = tuple(map(str, server.doors.named(row.owner).roots))
                 return Task(row, row.request, server.folder_of(row.id), uploaded, roots)
         return None
 
-    async def _fail(self, running: Running, failure: BridgeError) -> None:
+    async def _fail(self, row: Row, failure: BridgeError) -> None:
         jobs = self._server.jobs
-        await self._server.persisted(
-            lambda: jobs.as_wished(running.job) or jobs.failed(running.job, failure)
-        )
+        await self._server.persisted(lambda: jobs.failed(row.id, failure, row.revision))
 
     async def speeds(self) -> dict[str, tuple[float, float]]:
         return await self._server.persisted(self._server.jobs.journal.speeds)
@@ -880,19 +879,12 @@ class _Ledger:
         how = message["how"]
         if how == "done":
             return lambda: jobs.done(job, revision, message["report"], message["keyframes"])
-        # Wishes are looked at within the change: one that came before it is fulfilled, one that
-        # comes later finds the job in its new state.
         if how == "rested":
             rest = running.forecast.rest()
-            return lambda: (
-                jobs.as_wished(job, ("cancelled", "paused"))
-                or jobs.rested(job, revision, message["keyframes"], rest)
-            )
+            return lambda: jobs.rested(job, revision, message["keyframes"], rest)
         if how == "failed":
             failure = BridgeError.from_table(message["failure"])
-            return lambda: (
-                jobs.as_wished(job, ("cancelled",)) or jobs.failed(job, failure, revision)
-            )
+            return lambda: jobs.failed(job, failure, revision)
         return lambda: jobs.stopped(job, _SERVER_ENDED)
 
     async def _learn(self, running: Running, how: str) -> None:
@@ -909,9 +901,7 @@ class _Ledger:
 
     async def crashed(self, running: Running, failure: BridgeError) -> None:
         jobs = self._server.jobs
-        await self._server.persisted(
-            lambda: jobs.as_wished(running.job) or jobs.crashed(running.job, failure)
-        )
+        await self._server.persisted(lambda: jobs.crashed(running.job, failure))
 
     async def interrupted(self, running: Running) -> None:
         jobs = self._server.jobs
