@@ -36,6 +36,7 @@ from fresco.control import ESTIMATORS
 from fresco.errors import InvalidInput, MissingWeights
 from fresco.schedule import Settings
 from fresco.warm import ModelSpec
+from host_plugins.link import words
 
 _METHOD = Settings()
 _STRENGTH = 0.75
@@ -93,8 +94,8 @@ class Job:
 
     @property
     def title(self) -> str:
-        """The model as people are told of it: nobody is to take the draft for the real thing."""
-        return f"{self.model} (draft)" if self.draft else self.model
+        """The model as people are told of it."""
+        return words.title(self.model, self.draft)
 
     @property
     def hdr(self) -> Hdr:
