@@ -17,7 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-_PIECE = 1 << 20
+from bridge_server.pieces import pieces
+
 _SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 
 
@@ -45,12 +46,9 @@ def fingerprint(path: Path, poll: Callable[[], None] = lambda: None) -> Fingerpr
     """Read `path` once, piece by piece, calling `poll` before each."""
     size = path.stat().st_size
     sha256, blob = hashlib.sha256(), hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
-    with path.open("rb") as file:
-        poll()
-        while piece := file.read(_PIECE):
-            sha256.update(piece)
-            blob.update(piece)
-            poll()
+    for piece in pieces(path, poll):
+        sha256.update(piece)
+        blob.update(piece)
     return Fingerprint(size, sha256.hexdigest(), blob.hexdigest())
 
 

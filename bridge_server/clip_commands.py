@@ -17,6 +17,7 @@ import typer
 from bridge_server import catalogue, config, forecast, library, remote, request
 from bridge_server.request import Request
 from fresco.errors import InvalidInput
+from host_plugins.link import words
 
 if TYPE_CHECKING:
     from bridge_server.events import Event, Watch
@@ -417,7 +418,7 @@ def _keyframe_folder(wanted: Request) -> Path:
 
     The output, if that is the name of a folder; beside it, if it is what the clip will be.
     """
-    from bridge_server.media.profiles import SUFFIXES
+    from bridge_server.media.formats import SUFFIXES
 
     if not wanted.output:
         clip = Path(wanted.clip)
@@ -488,8 +489,8 @@ class _Styled:
     draft: bool
 
     def __str__(self) -> str:
-        """Say it behind the pictures: nobody is to take the draft for the real thing."""
-        return f", styled by {self.model}{' (draft)' * self.draft}" if self.model else ""
+        """Say it behind the pictures."""
+        return f", styled by {words.title(self.model, self.draft)}" if self.model else ""
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
+from host_plugins.link.messages import Event
+
 NAME, OLDER = "log.jsonl", "log.jsonl.1"
 #: Bytes of a job's log, and of what a process prints, from which on it is begun anew; as much again
 #: of what was before is kept.
@@ -74,6 +76,16 @@ class JobLogs:
         told = {name: own for name, own in more.items() if own not in ("", None, {}, [])}
         line = _line(self._clock(), level, what, told)
         self._thread.submit(_append, self.folder / job, line)
+
+    def tell(self, event: Event) -> None:
+        """Say what became of a job; its keyframes and notes its worker writes down."""
+        data = dict(event.data)
+        if event.event == "state":
+            level = "error" if data["state"] == "failed" else "info"
+            self.say(event.job, f"is {data.pop('state')}", level, **data)
+        elif event.event == "edited":
+            change = f"{data['what']}@{data['frame']}={data.get('value')}"
+            self.say(event.job, "edited", change=change, revision=data["revision"])
 
     def forget(self, jobs: Iterable[str]) -> None:
         """Remove the logs of jobs."""

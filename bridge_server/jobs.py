@@ -446,9 +446,9 @@ class Jobs:
         return row
 
     def rested(self, job: str, revision: int, keyframes: list[int], forecast: Table) -> Row:
-        """Let a job wait at its gate, unless it was changed meanwhile."""
+        """Let a job wait at its gate, unless a client wants it otherwise or has changed it."""
         row = self._row(job)
-        if self._outdated(row, revision):
+        if self._as_wished(row, "cancelled", "paused") or self._outdated(row, revision):
             return row
         row.gate, row.forecast = str(row.request.get("until", "done")), forecast
         self._forget_keyframes(row, keyframes)
@@ -474,40 +474,52 @@ class Jobs:
 
         why: it was stopped, where nobody wished it
         """
-        row = self.as_wished(job)
-        if row is None:
-            row = self._row(job)
+        row = self._row(job)
+        if not self._as_wished(row):
             self._move(row, "queued", why=why)
         return row
 
-    def as_wished(self, job: str, wishes: Sequence[str] = _WISHES[1:]) -> Row | None:
-        """Give a job that ended the state that a client wants for it, if it is one of these."""
+    def failed(self, job: str, failure: BridgeError, revision: int) -> Row:
+        """Let a job fail, and say why; unless it was cancelled, or changed since `revision`."""
         row = self._row(job)
-        if row.wish not in wishes:
-            return None
-        self._move(row, row.wish, why=_CHANGED if row.wish == "queued" else "")
-        return row
-
-    def failed(self, job: str, failure: BridgeError, revision: int | None = None) -> Row:
-        """Let a job fail, and say why; unless it was changed since it had `revision`."""
-        row = self._row(job)
-        if revision is not None and self._outdated(row, revision):
-            return row
-        row.failure = failure.table()
-        self.journal.put(row, "failure")
-        self._move(row, "failed", failure=row.failure)
+        if not self._as_wished(row, "cancelled") and not self._outdated(row, revision):
+            self._fail(row, failure)
         return row
 
     def crashed(self, job: str, failure: BridgeError) -> Row:
-        """Let a job come forward again whose worker ended; if too often, let it fail."""
+        """Let a job come forward again whose worker ended; if too often, let it fail.
+
+        One that was to be stopped becomes what it was to be stopped for.
+        """
         row = self._row(job)
+        if self._as_wished(row):
+            return row
         row.crashes += 1
         self.journal.put(row, "crashes")
         if row.crashes >= _CRASHES:
             why = f"{failure.message}, {row.crashes} times with nothing done between"
-            return self.failed(job, BridgeError(failure.code, why, failure.hint))
-        self._move(row, "queued", why=failure.message)
+            self._fail(row, BridgeError(failure.code, why, failure.hint))
+        else:
+            self._move(row, "queued", why=failure.message)
         return row
+
+    def _fail(self, row: Row, failure: BridgeError) -> None:
+        row.failure = failure.table()
+        self.journal.put(row, "failure")
+        self._move(row, "failed", failure=row.failure)
+
+    def _as_wished(self, row: Row, *wishes: str) -> bool:
+        """Give a job that ended the state that a client wants for it; whether there is one.
+
+        Looked at within the change of the end: a wish that came before is fulfilled, and one that
+        comes later finds the job in its new state.
+
+        wishes: that count where it ended so; none: all
+        """
+        if row.wish not in (wishes or _WISHES[1:]):
+            return False
+        self._move(row, row.wish, why=_CHANGED if row.wish == "queued" else "")
+        return True
 
     def _row(self, job: str) -> Row:
         row = self.journal.find(job)

@@ -23,13 +23,16 @@ from bridge_server import (
     looks,
     pages,
     published,
+    submission,
 )
-from bridge_server.access import UPLOAD, uploads
+from bridge_server.access import UPLOAD, Owner, uploads
 from bridge_server.catalogue import Entry
+from bridge_server.config import Config
 from bridge_server.envelope import Call
 from bridge_server.jobs import info, to_request, whole
 from bridge_server.journal import Row
 from bridge_server.licences import needs_acceptance
+from bridge_server.request import Request
 from bridge_server.upload_limits import Limits
 from bridge_server.words import cut
 from fresco.errors import FrescoError, MissingWeights
@@ -39,7 +42,8 @@ from host_plugins.link.messages import OPS, File, JobInfo, Message, Pong, Welcom
 from host_plugins.link.wire import Buffer
 
 if TYPE_CHECKING:
-    from bridge_server.server import Peer, Server
+    from bridge_server.audience import Peer
+    from bridge_server.server import Server
 
 #: Answered only to the user, and not on the endpoint that has no encryption.
 _TRUSTED = ("events.subscribe", "events.unsubscribe", "events.replay", "shutdown")
@@ -99,28 +103,30 @@ async def _changed(server: Server, peer: Peer, call: Call, asked: Any) -> Mappin
     """Change a job, once for each request; one that is at a worker is told of it."""
     # Ids are made by clients: one owner's must not open the replies to another.
     whose, what = f"{peer.owner.name} {call.session}", f"{call.op} {call.id}"
-    kept = await server.journalled(lambda: server.jobs.kept(whose, what))
+    kept = await server.books.journalled(lambda: server.books.jobs.kept(whose, what))
     if kept is not None:
         return kept
     fresh = False
 
     def do() -> Mapping[str, Any]:
         nonlocal fresh
-        row = _CHANGES[call.op](server.jobs, peer.owner, asked)
+        row = _CHANGES[call.op](server.books.jobs, peer.owner, asked)
         fresh = True
         if row.state == "running" and call.op in _STOPPING:
             # Within the change: what the worker tells of its end comes before it, or after.
             server.supervisor.stop_job(asked.job)
-        server.hold(row)
+        server.held.hold(row)
         return info(row).table()
 
     try:
         await _check_painted(server, peer, asked)
         durable = call.op not in _STOPS
-        told = await server.journalled(lambda: server.jobs.once(whose, what, do), durable)
+        told = await server.books.journalled(
+            lambda: server.books.jobs.once(whose, what, do), durable
+        )
     except BridgeError as error:
         refusal = error
-        await server.journalled(lambda: server.jobs.keep_refusal(whose, what, refusal))
+        await server.books.journalled(lambda: server.books.jobs.keep_refusal(whose, what, refusal))
         raise
     if fresh:
         server.logs.say(asked.job, f"asked to {call.op}", by=peer.words)
@@ -184,24 +190,36 @@ async def _describe(server: Server, _peer: Peer, asked: messages.Paged) -> Table
 
 async def _submit(server: Server, peer: Peer, asked: messages.Submit) -> JobInfo:
     wanted = await server.in_thread(lambda: to_request(asked))
-    row = await server.journalled(lambda: server.jobs.known(peer.owner, asked.job, wanted))
+    row = await server.books.journalled(
+        lambda: server.books.jobs.known(peer.owner, asked.job, wanted)
+    )
     if row is None:
-        await server.in_thread(lambda: access.check(wanted, peer.owner))
+        await server.in_thread(lambda: _check(wanted, peer.owner, server.settings))
         if uploads(wanted):
-            await server.check_uploads(peer.owner.name, wanted)
+            await server.held.check(peer.owner.name, wanted)
 
         def submit() -> Row:
-            row = server.jobs.submit(peer.owner, asked, checked=True)
-            server.hold(row)
+            row = server.books.jobs.submit(peer.owner, asked, checked=True)
+            server.held.hold(row)
             return row
 
-        row = await server.journalled(submit)
+        row = await server.books.journalled(submit)
         server.logs.say(row.id, "asked to submit", by=asked.client or peer.words, owner=row.owner)
     return _live(server, info(row))
 
 
+def _check(wanted: Request, owner: Owner, settings: Config) -> None:
+    """Check what can be told of a new job before it begins; reads files.
+
+    Raises:
+        BridgeError: see `access.check`. FrescoError: see `submission.check`.
+    """
+    access.check(wanted, owner)
+    submission.check(wanted, settings)
+
+
 async def _jobs(server: Server, peer: Peer, asked: messages.Listing) -> Table:
-    found = await server.journalled(lambda: server.jobs.list(peer.owner, asked))
+    found = await server.books.journalled(lambda: server.books.jobs.list(peer.owner, asked))
     live = [_live(server, own) for own in found.jobs]
 
     def listed() -> Table:
@@ -213,7 +231,7 @@ async def _jobs(server: Server, peer: Peer, asked: messages.Listing) -> Table:
 
 
 async def _job(server: Server, peer: Peer, asked: messages.PagedOfJob) -> Table:
-    row = await server.journalled(lambda: server.jobs.find(peer.owner, asked.job))
+    row = await server.books.journalled(lambda: server.books.jobs.find(peer.owner, asked.job))
     told = _live(server, info(row))
     return await server.in_thread(lambda: whole(row, told, asked.page))
 
@@ -222,29 +240,29 @@ async def _subscribe(server: Server, peer: Peer, asked: messages.Subscribe) -> T
     # First the events, then the numbers: what happens between is told twice rather than never.
     if not asked.page:
         peer.wanted = asked
-        server.subscribed()
-    return await server.journalled(lambda: server.jobs.newest(peer.owner, asked))
+        server.audience.subscribed()
+    return await server.books.journalled(lambda: server.books.jobs.newest(peer.owner, asked))
 
 
 async def _unsubscribe(server: Server, peer: Peer, _asked: Message) -> messages.Nothing:
     peer.wanted = None
-    server.subscribed()
+    server.audience.subscribed()
     return messages.Nothing()
 
 
 async def _replay(server: Server, peer: Peer, asked: messages.Replay) -> Table:
     def replayed() -> Table:
-        found = server.jobs.replay(peer.owner, asked)
+        found = server.books.jobs.replay(peer.owner, asked)
         parts = ((str(each.seq), each.table()) for each in found.events)
         told = pages.paged({"newest": found.newest}, "events", parts)
         told.pop("next", "")  # they are asked for by their numbers
         return told
 
-    return await server.journalled(replayed)
+    return await server.books.journalled(replayed)
 
 
 async def _result(server: Server, peer: Peer, asked: messages.PagedOfJob) -> Table:
-    row = await server.journalled(lambda: server.jobs.find(peer.owner, asked.job))
+    row = await server.books.journalled(lambda: server.books.jobs.find(peer.owner, asked.job))
     rest: Table = {"job": row.id, "state": row.state}
     if row.report and not asked.page:
         rest["report"] = row.report
@@ -262,12 +280,12 @@ async def _upload(server: Server, peer: Peer, call: Call, _asked: Any) -> Reply:
 
 async def _upload_frame(server: Server, peer: Peer, call: Call, asked: Any) -> Reply:
     answer = await _upload(server, peer, call, asked)
-    server.look_at_held()
+    server.held.look()
     return answer
 
 
 async def _download(server: Server, peer: Peer, call: Call, asked: messages.OfJob) -> Reply:
-    row = await server.journalled(lambda: server.jobs.find(peer.owner, asked.job))
+    row = await server.books.journalled(lambda: server.books.jobs.find(peer.owner, asked.job))
     name = asked.name if isinstance(asked, messages.DownloadChunk) else ""
 
     def found() -> list[Table]:

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bridge_server.media.parts import to_disk
+from bridge_server.pieces import pieces
 
 NAME = "published.json"
-#: Bytes that are hashed between two polls.
-_PIECE = 1 << 20
 #: While it is written; left where a process was killed at it.
 _PART = f"{NAME}.part"
 #: All that may be kept in a job's folder.
@@ -91,8 +90,6 @@ def _stamp(file: Path) -> tuple[int, int]:
 
 def _sha256(file: Path, poll: Callable[[], None]) -> str:
     digest = hashlib.sha256()
-    with file.open("rb") as data:
-        while piece := data.read(_PIECE):
-            digest.update(piece)
-            poll()
+    for piece in pieces(file, poll):
+        digest.update(piece)
     return digest.hexdigest()

@@ -32,6 +32,7 @@ import psutil
 
 from bridge_server.errors import NotEnoughSpace, ResultsGone
 from bridge_server.media.parts import to_disk
+from bridge_server.pieces import pieces
 from fresco.errors import InvalidInput
 
 _UNFINISHED = "unfinished"
@@ -46,8 +47,6 @@ GRAIN = 3600.0
 _LOOK = 300.0
 #: The most that results may take where nothing is set, bytes; and the share of the disk's room.
 _MOST, _SHARE = 20 * 10**9, 0.2
-#: Bytes of a file that are held while it is checked.
-_PIECE = 1 << 20
 
 
 def key(kind: str, parts: Mapping[str, Any]) -> str:
@@ -370,9 +369,8 @@ def _unchanged(place: Path) -> bool:
 def _checksum(file: Path) -> int:
     """CRC-32: 2 GB/s with the reading, and nobody has to be kept from forging it."""
     checksum = 0
-    with file.open("rb") as data:
-        while piece := data.read(_PIECE):
-            checksum = zlib.crc32(piece, checksum)
+    for piece in pieces(file):
+        checksum = zlib.crc32(piece, checksum)
     return checksum
 
 

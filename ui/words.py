@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from host_plugins.link import words
 from host_plugins.link.errors import BridgeError
 from host_plugins.link.messages import JobInfo
 
@@ -44,16 +45,11 @@ _ALLOWED: Mapping[str, frozenset[str]] = {
     "cancelled": frozenset({"retry", "edit"}),
 }
 
-#: The model of a request that names none.
-_DRAFT = "fresco-draft"
-
 
 def styled_by(job: JobInfo) -> str:
-    """Which model styles a job: nobody is to take the draft for a real one."""
-    if not job.request:
-        return ""
-    model = str(job.request.get("model", _DRAFT))
-    return f"Styled by {model}{' (draft: for trying things out)' * (model == _DRAFT)}."
+    """Which model styles a job, in a sentence; empty where that is not known."""
+    said = words.styled_by(job, "draft: for trying things out")
+    return f"{said}." if said else ""
 
 
 def allowed(state: str) -> frozenset[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import bpy
 
+from ..link import words as link_words
 from . import compat, orders, properties, thumbnails, watch
 from .desk import STOPPABLE, Card
 
@@ -203,12 +204,8 @@ def _draw_card(box: Any, card: Card) -> None:
 
 
 def styled_by(card: Card) -> str:
-    """Which model styles a job: nobody is to take the draft for a real one."""
-    if card.info is None or not card.info.request:
-        return ""
-    usual = properties.parameters()["model"]["default"]
-    model = str(card.info.request.get("model", usual))
-    return f"Styled by {model}{' (draft)' * (model == usual)}"
+    """Which model styles a job; empty where that is not known."""
+    return "" if card.info is None else link_words.styled_by(card.info)
 
 
 def _buttons(card: Card) -> Iterator[str]:

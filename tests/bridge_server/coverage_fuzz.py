@@ -12,7 +12,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import atheris  # pyright: ignore[reportMissingImports]
@@ -21,15 +20,11 @@ import msgpack
 with atheris.instrument_imports(include=["bridge_server", "host_plugins"]):
     from bridge_server import config, envelope, failures, operations, server
     from bridge_server.access import LOCAL, Owner
+    from bridge_server.audience import Peer
     from bridge_server.doors import Wishes
-    from bridge_server.errands import Errands
-    from bridge_server.job_logs import JobLogs
-    from bridge_server.jobs import Jobs
-    from bridge_server.journal import Journal
-    from bridge_server.supervisor import Supervisor
     from host_plugins.link import wire
     from host_plugins.link.errors import BridgeError, Code
-    from host_plugins.link.messages import OPS
+    from host_plugins.link.messages import OPS, Event
 
 #: They start processes, or end this one.
 _APART = frozenset({"doctor", "shutdown", *operations._ERRANDS})
@@ -86,16 +81,11 @@ class Dispatch:
         self._loop = asyncio.new_event_loop()
         made = server.Server(config.load(), folder / "state", folder, Wishes(), ())
         made.state.mkdir(parents=True, exist_ok=True)
-        made._loop = self._loop
-        made._journal = ThreadPoolExecutor(1)
-        made._files = ThreadPoolExecutor(1)
-        made.jobs = Jobs(Journal(made.state / config.JOURNAL))
-        made.jobs.journal._base.execute("pragma synchronous = off")  # as many runs as can be
-        made.logs = JobLogs(made.state / "jobs")
-        made.errands = Errands(made.state / "uploads", operations.CHUNK, made.state)
-        made.supervisor = Supervisor(server._Ledger(made), (), made.state)
+        made.prepare(self._loop)
+        self._loop.run_until_complete(made.books.open(made.state / config.JOURNAL, _unheard))
+        made.books.jobs.journal._base.execute("pragma synchronous = off")  # as many runs as can be
         self._server = made
-        self._peer = server.Peer(Owner(LOCAL), _Deaf())  # pyright: ignore[reportArgumentType]
+        self._peer = Peer(Owner(LOCAL), _Deaf())  # pyright: ignore[reportArgumentType]
 
     def __call__(self, data: bytes) -> None:
         """Answer a request: with what it asks for, or a code of the protocol."""
@@ -116,6 +106,10 @@ class Dispatch:
             envelope.write_answer(wire.Answer(call.id, "s", error=told))
         else:
             envelope.write_answer(wire.Answer(call.id, "s", reply, payloads))
+
+
+def _unheard(_event: Event, _owner: str) -> None:
+    """Tell nobody of an event."""
 
 
 class _Deaf:

@@ -254,6 +254,32 @@ def test_a_job_whose_workers_end_again_and_again_fails(desk: Desk) -> None:
     assert desk.do(lambda: desk.jobs.retry(ME, "a")).state == "queued"
 
 
+@pytest.mark.parametrize(
+    ("wish", "end", "state"),
+    [
+        ("pause", "rested", "paused"),
+        ("pause", "failed", "failed"),
+        ("pause", "crashed", "paused"),
+        ("cancel", "rested", "cancelled"),
+        ("cancel", "failed", "cancelled"),
+        ("cancel", "crashed", "cancelled"),
+    ],
+)
+def test_a_wish_beats_an_end_that_it_makes_needless(
+    desk: Desk, wish: str, end: str, state: str
+) -> None:
+    """With nothing changed at its keyframes: a failure is to be seen, unless nobody wants it."""
+    desk.submit(until="keyframes")
+    desk.do(desk.jobs.next)
+    desk.do(lambda: getattr(desk.jobs, wish)(ME, "a"))
+    ends: dict[str, Callable[[], Any]] = {
+        "rested": lambda: desk.jobs.rested("a", 1, [0], {}),
+        "failed": lambda: desk.jobs.failed("a", KILLED, 1),
+        "crashed": lambda: desk.jobs.crashed("a", KILLED),
+    }
+    assert desk.do(ends[end]).state == state
+
+
 def test_a_server_that_starts_takes_up_what_ran(desk: Desk) -> None:
     desk.submit("a")
     desk.submit("b")
@@ -295,7 +321,7 @@ def test_a_running_job_becomes_what_was_wanted_of_it(
         assert row.state == "running"
     ends: dict[str, Callable[[], Any]] = {
         "stopped": lambda: desk.jobs.stopped("a", "the server was ended"),
-        "crashed": lambda: desk.jobs.as_wished("a") or desk.jobs.crashed("a", KILLED),
+        "crashed": lambda: desk.jobs.crashed("a", KILLED),
         "done": lambda: desk.jobs.done("a", 1, [], [0]),
         "rested": lambda: desk.jobs.rested("a", 1, [0], {}),
         "failed": lambda: desk.jobs.failed("a", KILLED, 1),
@@ -399,7 +425,7 @@ class AnyOrder(RuleBasedStateMachine):
         ends: dict[str, Callable[[], Any]] = {
             "done": lambda: jobs.done("a", row.revision, [], [0]),
             "rested": lambda: jobs.rested("a", row.revision, [0], {}),
-            "failed": lambda: jobs.failed("a", BridgeError(Code.MEDIA, "no")),
+            "failed": lambda: jobs.failed("a", BridgeError(Code.MEDIA, "no"), row.revision),
             "crashed": lambda: jobs.crashed("a", KILLED),
             "stopped": lambda: jobs.stopped("a", "the server was ended"),
         }

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from bridge_server import config, server
+from bridge_server import config, upkeep
 from bridge_server.access import Owner
 from bridge_server.jobs import Jobs
-from bridge_server.journal import Journal, Row
+from bridge_server.journal import Journal
 from bridge_server.server import Server
 from bridge_server.store import Store
 from host_plugins.link.messages import Submit
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="the server is found by 
 
 @pytest.fixture(autouse=True)
 def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_TEND", 0.2)
+    monkeypatch.setattr(upkeep, "_TEND", 0.2)
 
 
 def journal_with(folder: Path, change: Callable[[Jobs], None]) -> Path:
@@ -67,17 +67,10 @@ def test_a_request_that_this_version_refuses_stops_no_server(
         client.close()
         # What cannot be read comes forward, to fail with the reason; so does the other, of which
         # there is no upload.
-        await until(lambda: not own._held)
+        await until(lambda: not own.held._held)
 
     run(tmp_path, check)
     assert "the request of job strange cannot be read" in caplog.text
-
-
-def test_uploads_are_kept_for_a_request_that_this_version_refuses() -> None:
-    told = {"clip": "upload:a", "of_tomorrow": [{"maps": "upload:b"}, 1], "prompt": "oil"}
-    assert server._uploads_of(Row("a", "local", request=told)) == {"upload:a", "upload:b"}
-    assert server._uploads_of(Row("a", "local", request={"clip": "upload:a"})) == {"upload:a"}
-    assert [ref for ref in ("upload:a", "upload:../x") if server._is_ref(ref)] == ["upload:a"]
 
 
 def test_a_journal_that_is_held_for_a_while_ends_no_upkeep(
