@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from enum import Enum
@@ -31,6 +32,7 @@ from bridge_server.licences import accept, needs_acceptance
 from fresco.errors import FrescoError, MissingWeights
 
 if TYPE_CHECKING:
+    from bridge_server.doctor import Finding
     from bridge_server.lock import Locked
 
 _FAILED, _BAD_FILES = 1, 3
@@ -91,18 +93,27 @@ def _top(
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Examine this installation and machine, and say what to do about what is wrong."""
-    from bridge_server.doctor import examine, healthy, table
+    from bridge_server.doctor import findings, healthy
 
-    findings = examine(config.load())
+    looked = findings(config.load())
+    found = list(looked if as_json else _shown(looked))
     if as_json:
-        _print_json([_plain(asdict(finding)) for finding in findings])
-    else:
-        from rich.console import Console
-
-        # Into a pipe, a line is a line: nothing is wrapped.
-        Console(width=None if sys.stdout.isatty() else 500).print(table(findings))
-    if not healthy(findings):
+        _print_json([_plain(asdict(finding)) for finding in found])
+    if not healthy(found):
         raise typer.Exit(_FAILED)
+
+
+def _shown(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Print each finding as soon as it is there, and pass it on."""
+    from rich.console import Console
+
+    from bridge_server.doctor import rows
+
+    # Into a pipe, a line is a line: nothing is wrapped.
+    console = Console(width=None if sys.stdout.isatty() else 500)
+    for finding, row in rows(findings):
+        console.print(row)
+        yield finding
 
 
 @app.command()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -15,10 +14,13 @@ from bridge_server.probes.finding import Finding, State, guarded
 if TYPE_CHECKING:  # the command line starts without tables
     from rich.table import Table
 
-__all__ = ["Finding", "State", "examine", "healthy", "table"]
+__all__ = ["Finding", "State", "examine", "findings", "healthy", "rows"]
 
 #: Area, subject, and what looks at it.
 _Probe: TypeAlias = tuple[str, str, Callable[[], Iterable[Finding]]]
+_STYLES = {State.OK: "green", State.NOTE: "yellow", State.PROBLEM: "bold red"}
+#: Columns of a terminal: of the longest state, and of the longest subject that is usual.
+_STATE, _SUBJECT = max(len(state.value) for state in State), 20
 
 
 def examine(settings: Config, work: Path | None = None) -> list[Finding]:
@@ -26,37 +28,50 @@ def examine(settings: Config, work: Path | None = None) -> list[Finding]:
 
     work: the folder that jobs are done in; the program's data folder where None
     """
-    return [
-        finding
-        for area, subject, probe in _probes(settings, work or settings.lock_file.parent)
-        for finding in guarded(area, subject, probe)
-    ]
+    return list(findings(settings, work))
 
 
-def healthy(findings: Iterable[Finding]) -> bool:
-    """Whether there is no problem among `findings`."""
-    return all(finding.state is not State.PROBLEM for finding in findings)
+def findings(settings: Config, work: Path | None = None) -> Iterator[Finding]:
+    """Yield what `examine` returns, each as soon as it is found: some libraries take seconds."""
+    for area, subject, probe in _probes(settings, work or settings.lock_file.parent):
+        yield from guarded(area, subject, probe)
 
 
-def table(findings: Sequence[Finding]) -> Table:
-    """Lay out `findings` for a terminal, by area; what to do stands below what is wrong."""
-    from rich.table import Table
+def healthy(found: Iterable[Finding]) -> bool:
+    """Whether there is no problem among what was found."""
+    return all(finding.state is not State.PROBLEM for finding in found)
+
+
+def rows(found: Iterable[Finding]) -> Iterator[tuple[Finding, Table]]:
+    """Yield each finding as it comes, laid out for a terminal.
+
+    The name of an area stands above its first one. What to do stands below what is wrong.
+    """
     from rich.text import Text
 
-    styles = {State.OK: "green", State.NOTE: "yellow", State.PROBLEM: "bold red"}
-    rows = Table.grid(padding=(0, 2))
-    for column in ("state", "subject", "text"):
-        rows.add_column(no_wrap=column != "text", overflow="fold")
-    for number, (area, group) in enumerate(groupby(findings, lambda each: each.area)):
-        if number:
-            rows.add_row()
-        rows.add_row("", Text(area, "bold"))
-        for each in group:
-            said = Text(each.text)
-            if each.hint:
-                said.append(f"\n-> {each.hint}", "" if each.state is State.OK else "bold")
-            rows.add_row(Text(each.state.value, styles[each.state]), Text(each.subject), said)
-    return rows
+    area = ""
+    for each in found:
+        grid = _grid()
+        if each.area != area:
+            if area:
+                grid.add_row()
+            grid.add_row("", Text(each.area, "bold"))
+            area = each.area
+        said = Text(each.text)
+        if each.hint:
+            said.append(f"\n-> {each.hint}", "" if each.state is State.OK else "bold")
+        grid.add_row(Text(each.state.value, _STYLES[each.state]), Text(each.subject), said)
+        yield each, grid
+
+
+def _grid() -> Table:
+    """An empty table whose columns are as wide as those of all others."""
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 2))
+    for column, width in (("state", _STATE), ("subject", _SUBJECT), ("text", None)):
+        grid.add_column(no_wrap=column != "text", overflow="fold", min_width=width)
+    return grid
 
 
 def _probes(settings: Config, work: Path) -> Iterator[_Probe]:

@@ -45,6 +45,8 @@ from fresco.warm import WarmModels
 
 #: Bytes that an interval takes per pixel of each of its frames, at its highest.
 _INTERVAL_BYTES = 80
+#: Keyframes at which a mask is looked at, at most about so many; of which a note names so many.
+_LOOKED, _NAMED = 32, 8
 
 Recolour = Callable[[Tensor], Tensor]
 
@@ -98,7 +100,7 @@ def _rendered(
     bench = Bench(job, store, models, watch, cancel)
     analysis = _analysed(bench, planning.analyse(job))
     plan = _planned(bench, analysis)
-    for note in plan.notes:
+    for note in (*plan.notes, *_masked_out(bench, plan)):
         watch(Note(note))
     watch(Planned(plan.keys))
     units = [unit for shot in plan.intervals for unit in shot]
@@ -200,6 +202,27 @@ def _planned(bench: Bench, analysis: Analysis) -> Plan:
             unit = planning.bounds(job)
             bench.depth, depth = bench.bounds(unit), unit.key
     return planning.plan(job, found, notes, bench.limits, batch, depth)
+
+
+def _masked_out(bench: Bench, plan: Plan) -> Iterator[str]:
+    """What is to be known of a mask that leaves nothing to restyle, before the work begins.
+
+    Of a long clip some keyframes are looked at: each costs a seek in the mask.
+    """
+    numbers = sorted(plan.keyframes)
+    looked = numbers[:: -(-len(numbers) // _LOOKED)]
+    mask = bench.job.beside.get("mask")
+    if mask is None:
+        return
+    name, nothing = mask.clip.path.name, "transparent" if mask.clip.alpha else "black"
+    if mask.clip.count == 1 and bench.masked_out(looked[:1]):
+        yield f"{name} (mask) is {nothing} all over, so nothing will be restyled"
+    elif mask.clip.count > 1 and bench.masked_out(looked):
+        frames = ", ".join(map(str, looked[:_NAMED])) + (" ..." if len(looked) > _NAMED else "")
+        yield (
+            f"{name} (mask) is {nothing} all over at every keyframe that was looked at ({frames}), "
+            "so perhaps nothing will be restyled"
+        )
 
 
 def _translate(bench: Bench, plan: Plan) -> None:

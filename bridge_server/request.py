@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ _STEPS = 1000
 GATES = ("first_frame", "keyframes", "done")
 #: What may differ from keyframe to keyframe.
 CHANGES = ("prompt", "negative", "strength", "seed", "painted")
+#: What may change over time: a painted picture is of one keyframe.
+TRACKED = ("prompt", "negative", "strength", "seed")
 PROPAGATIONS = ("auto", "flow", "patch")
 HDR = ("refuse", "tone-map")
 #: What a written file may lose, if the user accepts it.
@@ -164,8 +167,10 @@ class Change:
         return f"{self.what}@{self.frame}={self.value}"
 
     @classmethod
-    def parse(cls, text: str) -> Change:
+    def parse(cls, text: str, offered: Sequence[str] = CHANGES) -> Change:
         """Read "prompt@48=a rainy street".
+
+        offered: what of `CHANGES` is named where it cannot be read
 
         Raises:
             InvalidInput: it cannot be read so.
@@ -174,7 +179,7 @@ class Change:
         if match is None or match[1] not in CHANGES:
             raise InvalidInput(
                 f"{text!r} cannot be read; write WHAT@FRAME=VALUE with WHAT one of "
-                f"{', '.join(CHANGES)}, for example prompt@48=a rainy street."
+                f"{', '.join(offered)}, for example prompt@48=a rainy street."
             )
         return cls(int(match[2]), match[1], match[3])
 
@@ -478,13 +483,15 @@ _HELP = {
 }
 
 
+#: What is said of a change that is no track.
+_OF_ONE = "is of one keyframe only; put it into changes (--set)."
+
+
 def _check_once(name: str, said: Sequence[Change]) -> None:
     seen: set[tuple[int, str]] = set()
     for own in said:
-        if name == "tracks" and own.what == "painted":
-            raise InvalidInput(
-                f"tracks: {own} is of one keyframe only; put it into changes (--set)."
-            )
+        if name == "tracks" and own.what not in TRACKED:
+            raise InvalidInput(f"tracks: {own} {_OF_ONE}")
         if (own.frame, own.what) in seen:
             raise InvalidInput(
                 f"{name}: {own.what}@{own.frame} is there twice; say each thing at a frame once."
@@ -601,6 +608,8 @@ def with_models(request: Request, at: Callable[[str], str]) -> Request:
 
 def _value(name: str, kind: str, given: Any, source: str) -> Any:
     where = f"{source}, {name}"
+    if name == "tracks":
+        return tuple(_track(item, where) for item in _list(given, where))
     if kind in _PARTS:
         return tuple(_part(_PARTS[kind], item, where) for item in _list(given, where))
     if kind == "Method":
@@ -636,6 +645,15 @@ def _part(kind: Any, given: Any, where: str) -> Any:
         )
     values = {key: _value(key, kinds[key], own, where) for key, own in table.items()}
     return _made(kind, f"{where}: {given!r} cannot be read", **values)
+
+
+def _track(given: Any, where: str) -> Any:
+    """Read a change over time; what is only said of one keyframe is not offered for it."""
+    if not isinstance(given, str):
+        return _part(Change, given, where)
+    if given.partition("@")[0] in set(CHANGES) - set(TRACKED):  # whatever its value
+        raise InvalidInput(f"{where}: {given} {_OF_ONE}")
+    return _made(partial(Change.parse, offered=TRACKED), where, given)
 
 
 def _made(part: Any, where: str, /, *words: str, **values: Any) -> Any:

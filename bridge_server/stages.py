@@ -62,6 +62,8 @@ _WHITE = 2**16 - 1
 FRAME_BYTES = 6
 #: Colours are counted on pictures of this short side.
 _COLOUR_SIDE = 256
+#: Below this a mask is black: what a codec leaves of black is no wish, and nobody would see it.
+_DARK = 0.02
 #: Numbers that `ColourStatistics` keeps of a picture.
 _COUNTS = 13
 
@@ -456,6 +458,13 @@ class Bench:
             return None
         feather = self.job.request.feather
         return (coverage(each, height, width, feather) for each in matte.frames(start, stop))
+
+    def masked_out(self, numbers: Sequence[int]) -> bool:
+        """Whether there is a mask, and it leaves nothing of these frames; reads up to the first."""
+        matte = self._mattes.get("mask")
+        return matte is not None and all(
+            matte.at(number).mean(dim=0).max() < _DARK for number in numbers
+        )
 
 
 def _places(spec: ModelSpec) -> Iterator[Path]:

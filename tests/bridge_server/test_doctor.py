@@ -546,7 +546,7 @@ FOUND = [
 
 
 def test_the_command_lists_everything_by_area(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "examine", lambda _: FOUND)
+    monkeypatch.setattr(doctor, "findings", lambda _: iter(FOUND))
     done = CliRunner().invoke(app, ["doctor"])
     assert done.exit_code == 1
     lines = [line.rstrip() for line in done.stdout.splitlines()]
@@ -560,12 +560,26 @@ def test_the_command_lists_everything_by_area(monkeypatch: pytest.MonkeyPatch) -
         ["note", "work", "3", "GB"],
         ["->", "make", "room"],
     ]
-    monkeypatch.setattr(doctor, "examine", lambda _: [FOUND[0], FOUND[2]])
+    monkeypatch.setattr(doctor, "findings", lambda _: iter([FOUND[0], FOUND[2]]))
     assert CliRunner().invoke(app, ["doctor"]).exit_code == 0
 
 
+def test_each_finding_is_shown_as_soon_as_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[int] = []
+
+    def findings(_settings: Config) -> Iterator[Finding]:
+        for finding in FOUND:
+            yield finding
+            output: Any = sys.stdout.buffer
+            shown.append(len(output.getvalue().splitlines()))
+
+    monkeypatch.setattr(doctor, "findings", findings)
+    CliRunner().invoke(app, ["doctor"])
+    assert shown == [2, 4, 8]
+
+
 def test_the_command_prints_json_for_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "examine", lambda _: FOUND)
+    monkeypatch.setattr(doctor, "findings", lambda _: iter(FOUND))
     done = CliRunner().invoke(app, ["doctor", "--json"])
     assert done.exit_code == 1
     assert json.loads(done.stdout)[1] == {

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bridge_server import environment, plan, stages
 from bridge_server.errors import NotEnoughSpace
-from bridge_server.events import Event, Note, Preview, Progress, ignore
+from bridge_server.events import Event, KeyframeDone, Note, Preview, Progress, ignore
 from bridge_server.job import Job, settle
 from bridge_server.media import probe
 from bridge_server.media.errors import NotWritten
@@ -387,6 +387,53 @@ def test_outside_the_mask_the_source_is_untouched(again: Desk, clip: Path, tmp_p
     ]
     assert all(outside)
     assert np.abs(pictures(clip)[3][:, 52:].astype(int) - again.frames[3][:, 52:]).mean() > 5
+
+
+def masks(folder: Path, whites: dict[int, int], count: int) -> Path:
+    """Images of a mask: black, but for one grey block in frames that have one."""
+    folder.mkdir()
+    for index in range(count):
+        mask = np.zeros((64, 96), np.uint8)
+        mask[8:16, 8:16] = whites.get(index, 0)
+        cv2.imwrite(str(folder / f"m.{index}.png"), mask)
+    return folder
+
+
+def notes(desk: Desk) -> list[str]:
+    return [event.text for event in desk.told if isinstance(event, Note)]
+
+
+def test_a_black_mask_is_told_before_keyframes_are_styled(
+    desk: Desk, clip: Path, tmp_path: Path
+) -> None:
+    mask = masks(tmp_path / "one", {}, 1) / "m.0.png"
+    mask = mask.rename(tmp_path / "black.png")
+    desk.render(clip, mask=str(mask), until="keyframes")
+    assert notes(desk) == ["black.png (mask) is black all over, so nothing will be restyled"]
+    kinds = [type(event) for event in desk.told]
+    assert kinds.index(Note) < kinds.index(KeyframeDone)
+
+
+@pytest.mark.parametrize(
+    ("whites", "until", "frames"),
+    [
+        ({}, "keyframes", "0, 4, 8"),
+        ({5: 255}, "keyframes", "0, 4, 8"),  # it may still have white between them
+        ({4: 3}, "keyframes", "0, 4, 8"),  # what a codec leaves of black
+        ({4: 255}, "first_frame", "0"),
+        ({8: 255}, "keyframes", ""),
+        ({4: 16}, "keyframes", ""),
+    ],
+)
+def test_a_moving_mask_is_told_where_it_is_black_at_every_keyframe(
+    again: Desk, clip: Path, tmp_path: Path, whites: dict[int, int], until: str, frames: str
+) -> None:
+    again.render(clip, mask=str(masks(tmp_path / "mask", whites, 9)), until=until)
+    told = (
+        f"mask (mask) is black all over at every keyframe that was looked at ({frames}), so "
+        "perhaps nothing will be restyled"
+    )
+    assert notes(again) == ([told] if frames else [])
 
 
 def test_a_mask_of_another_length_is_refused(desk: Desk, clip: Path, tmp_path: Path) -> None:
