@@ -209,11 +209,10 @@ def _masked_out(bench: Bench, plan: Plan) -> Iterator[str]:
 
     Of a long clip some keyframes are looked at: each costs a seek in the mask.
     """
-    numbers = sorted(plan.keyframes)
-    looked = numbers[:: -(-len(numbers) // _LOOKED)]
-    mask = bench.job.beside.get("mask")
-    if mask is None:
+    mask, numbers = bench.job.beside.get("mask"), sorted(plan.keyframes)
+    if mask is None or not numbers:
         return
+    looked = numbers[:: -(-len(numbers) // _LOOKED)]
     name, nothing = mask.clip.path.name, "transparent" if mask.clip.alpha else "black"
     if mask.clip.count == 1 and bench.masked_out(looked[:1]):
         yield f"{name} (mask) is {nothing} all over, so nothing will be restyled"
