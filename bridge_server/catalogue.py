@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,6 +25,8 @@ SHIPPED = Path(__file__).with_name("models.toml")
 #: Files that unpickling would run code from.
 PICKLES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
 
+#: What a base model is led by where neither a request nor the catalogue says it.
+USUAL_CONTROL = "canny"
 CONTROLS = ("canny", "depth", "lineart", "other", "softedge", "tile")
 
 #: The source of an entry that no file names.
@@ -179,6 +182,30 @@ class Catalogue(Mapping[str, Entry]):
             )
         return entry
 
+    def network(self, kind: str, base: str, family: str) -> Entry:
+        """Return the ControlNet for maps of `kind` that goes with a base model.
+
+        base: by its catalogue name; family: that it is of
+
+        Raises:
+            InvalidInput: there is none; names the kinds of which there is one.
+        """
+        nets = [entry for entry in self._entries.values() if entry.role is Role.CONTROLNET]
+        own = [entry for entry in nets if entry.base == base]
+        fitting = own or [
+            entry for entry in nets
+            if not entry.base and entry.family is not None and entry.family.value == family
+        ]  # fmt: skip
+        wanted = "softedge" if kind == "hed" else kind
+        for entry in fitting:
+            if entry.control == wanted:
+                return entry
+        kinds = ", ".join(dict.fromkeys(entry.control for entry in fitting)) or "none"
+        raise InvalidInput(
+            f"no ControlNet for {kind} is known that goes with {base} (there are: {kinds}); name "
+            f"one as in {kind}:0.8:NAME, or leave it out with --control none."
+        )
+
     def _by_repository(self, name: str, role: Role | None) -> Entry | None:
         """Find the one model that `name` is the repository of, so that one id has one record."""
         fitting = [
@@ -195,7 +222,7 @@ def load(config: Config) -> Catalogue:
     Raises:
         InvalidInput: a file, entry or field that cannot be; says which and how to mend it.
     """
-    shipped = _tables(SHIPPED)
+    shipped = _shipped()
     own = _tables(config.catalogue_file) if config.catalogue_file.exists() else {}
     entries = {name: parse(name, table, SHIPPED) for name, table in shipped.items()}
     for name, table in own.items():
@@ -297,6 +324,12 @@ _SETTINGS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "control": ((str,), '"canny"'),
     "size": ((int,), "512"),
 }
+
+
+@cache
+def _shipped() -> dict[str, Any]:
+    """The tables of the shipped catalogue, which stays as it is while a process lives."""
+    return _tables(SHIPPED)
 
 
 def _tables(path: Path) -> dict[str, Any]:

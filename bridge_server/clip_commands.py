@@ -418,7 +418,7 @@ def _keyframe_folder(wanted: Request) -> Path:
 
     The output, if that is the name of a folder; beside it, if it is what the clip will be.
     """
-    from bridge_server.media.profiles import SUFFIXES
+    from bridge_server.media.formats import SUFFIXES
 
     if not wanted.output:
         clip = Path(wanted.clip)

@@ -402,6 +402,12 @@ def load() -> dict[str, Any]:
     return json.loads(FILE.read_text(encoding="utf-8"))
 
 
+def keys(parameter: str) -> tuple[str, ...]:
+    """Return the keys of a choice, as it is shipped."""
+    (found,) = [each for each in load()["parameters"] if each["name"] == parameter]
+    return tuple(choice["key"] for choice in found["choices"])
+
+
 def written() -> str:
     """Return the descriptor as the file's text."""
     return json.dumps(to_table(), indent=1, ensure_ascii=False) + "\n"

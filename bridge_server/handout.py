@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 from bridge_server import raster
 from bridge_server.errors import OutsideFolders
-from bridge_server.media import confine, decode, sequences
+from bridge_server.media import confine, decode, formats, sequences
 from bridge_server.media.clip import Clip
 from bridge_server.media.colour import as_seen
 from bridge_server.media.frame import Frame
@@ -154,7 +154,7 @@ class Frames:
         self, path: Path, name: str, index: int | None, count: int, form: raster.Form
     ) -> tuple[Picture, bytes]:
         """A frame of a clip of `count`, or where `index` is None an image."""
-        if index is None and path.suffix.lower() not in sequences.KINDS:
+        if index is None and path.suffix.lower() not in formats.IMAGES:
             # Painted by hand, as a JPEG. Only here: records bring the models' libraries along.
             from bridge_server.records import read_picture
 

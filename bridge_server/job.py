@@ -14,19 +14,19 @@ from typing import Any
 
 from bridge_server import catalogue, library, resolve, sources
 from bridge_server import config as configuration
-from bridge_server.catalogue import Catalogue, Entry, Role
+from bridge_server.catalogue import USUAL_CONTROL
 from bridge_server.config import Config
 from bridge_server.environment import Environment
 from bridge_server.errors import SourceChanged
 from bridge_server.footage import Beside, WorkSize, beside, painting, stretched
-from bridge_server.media import confine, profiles
+from bridge_server.media import confine, formats, profiles
 from bridge_server.media.clip import Clip
 from bridge_server.media.encode import OnPublish, Writer
 from bridge_server.media.errors import NotWritten
 from bridge_server.media.probe import probe
 from bridge_server.media.transfer import Hdr
 from bridge_server.records import read_picture
-from bridge_server.request import ControlChoice, Keyframes, Request, parse_cuts, parse_rate
+from bridge_server.request import ControlChoice, Request, check_frames, parse_rate
 from bridge_server.sources import Source, stats
 from bridge_server.tracks import Asked, Tracks
 from fresco import loading, samplers, weights
@@ -178,7 +178,7 @@ def settle(
     cancel = cancel or CancelToken()
     clip, source = _looked_at(request, cancel)
     span = _span(clip, request)
-    _check_frames(request, span)
+    check_frames(request, span)
     model = _Model(request, config) if request.translates else None
     short = request.size or (model.short if model else None)
     others = dict(_beside(request, model.controls if model else (), clip, cancel))
@@ -233,26 +233,6 @@ def _span(clip: Clip, request: Request) -> range:
     wanted = clip.span(request.start, request.stop)
     start = max(0, wanted.start - request.handles)
     return range(start, min(clip.count, wanted.stop + request.handles))
-
-
-def _check_frames(request: Request, span: range) -> None:
-    """Check that what is said of single frames is said of frames that there are.
-
-    Raises:
-        InvalidInput: keyframes, cuts or changes outside the span.
-    """
-    first, last = span.start, span.stop - 1
-    cuts = [cut for cut in parse_cuts(request.cuts) or () if not first < cut <= last]
-    if cuts:
-        raise InvalidInput(f"cuts {cuts} are not between the frames {first} and {last}.")
-    asked = Keyframes.parse(request.keyframes).frames
-    for what, numbers in (
-        ("keyframes", asked),
-        ("changes at", [change.frame for change in request.changes]),
-    ):
-        outside = [number for number in numbers if number not in span]
-        if outside:
-            raise InvalidInput(f"{what} {outside} are not among the frames {first} to {last}.")
 
 
 def _beside(
@@ -314,7 +294,7 @@ def _output(request: Request, clip: Clip, folder: Path | None) -> Path:
         folder = Path(request.output)
         if not folder.is_dir():
             return folder
-    profile = profiles.named(request.codec) if request.codec else profiles.default(clip)
+    profile = formats.named(request.codec) if request.codec else profiles.default(clip)
     suffix = profiles.suffix(clip, profile)
     source = clip.path if folder is None else folder / clip.path.name
     if profile.images:
@@ -407,7 +387,9 @@ class _Model:
         if [choice.kind for choice in asked] == ["none"]:
             return []
         if not asked:
-            return [self._choice(ControlChoice(self._best.control or "canny"), recommended=True)]
+            return [
+                self._choice(ControlChoice(self._best.control or USUAL_CONTROL), recommended=True)
+            ]
         return [self._choice(choice) for choice in asked]
 
     def _choice(self, choice: ControlChoice, recommended: bool = False) -> tuple[Control, str]:
@@ -418,31 +400,10 @@ class _Model:
         drawn = None if choice.maps else resolve.annotator(choice.kind, self._config)
         if choice.model:
             return Control(choice.kind, choice.scale, choice.maps, drawn), choice.model
-        entry = self._network(choice.kind)
+        entry = self._known.network(choice.kind, self._request.model, self.family)
         best = entry.recommended.scale
         scale = best if recommended and best is not None else choice.scale
         return Control(choice.kind, scale, choice.maps, drawn), entry.name
-
-    def _network(self, kind: str) -> Entry:
-        """The ControlNet for maps of `kind` that goes with the base model."""
-        wanted = "softedge" if kind == "hed" else kind
-        fitting = [entry for entry in self._known.values() if self._fits(entry, self._known)]
-        for entry in fitting:
-            if entry.control == wanted:
-                return entry
-        kinds = ", ".join(dict.fromkeys(entry.control for entry in fitting)) or "none"
-        raise InvalidInput(
-            f"no ControlNet for {kind} is known that goes with {self._request.model} (there are: "
-            f"{kinds}); name one as in {kind}:0.8:NAME, or leave it out with --control none."
-        )
-
-    def _fits(self, entry: Entry, known: Catalogue) -> bool:
-        if entry.role is not Role.CONTROLNET:
-            return False
-        own = any(other.base == self._request.model for other in known.values())
-        if own or entry.base:
-            return entry.base == self._request.model
-        return entry.family is not None and entry.family.value == self.family
 
 
 def identity(clip: Clip) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from bridge_server import catalogue, config, selection
 from bridge_server.cache import Storage, etag_of, fingerprint
-from bridge_server.catalogue import PICKLES, Entry, Role
+from bridge_server.catalogue import PICKLES, Catalogue, Entry, Role
 from bridge_server.config import Config
 from bridge_server.errors import NotAsPinned
 from bridge_server.lock import Lock, Locked
@@ -92,6 +92,18 @@ def locate(
     installed = find(entry, settings)
     _check_pickles(entry, installed, settings)
     return _inside(installed.root if subset else installed.path, subset, name)
+
+
+def check_name(name: str, role: Role, known: Catalogue) -> None:
+    """Check that a model may be called `name`, whether it is on this machine or not.
+
+    Raises:
+        InvalidInput: there is no such model, or none for this role.
+    """
+    if not is_path(name):
+        known.find(name, role)
+    elif Path(name).suffix.lower() in PICKLES:
+        _check_takes_pickles(Path(name), role)
 
 
 def is_path(name: str) -> bool:
@@ -238,11 +250,7 @@ def _local(path: Path, name: str, role: Role | None, settings: Config) -> Path:
 
 
 def _check_own_pickle(path: Path, name: str, role: Role | None, settings: Config) -> None:
-    if role is None or not role.takes_pickles:
-        raise InvalidInput(
-            f"{path} is a pickle, which can run code when it is loaded; models are taken as "
-            ".safetensors only, except annotators and optical flow: use a converted file."
-        )
+    role = _check_takes_pickles(path, role)
     lock, digest = Lock(settings.lock_file), fingerprint(path).sha256
     pinned = lock.get(name).files.get(path.name)
     if pinned is not None and pinned.sha256 != digest:
@@ -255,6 +263,15 @@ def _check_own_pickle(path: Path, name: str, role: Role | None, settings: Config
             f"{path} is a pickle that was never pinned; if you trust where it comes from, run "
             f"`fresco-bridge models add NAME {path} --role {role.value}`."
         )
+
+
+def _check_takes_pickles(path: Path, role: Role | None) -> Role:
+    if role is None or not role.takes_pickles:
+        raise InvalidInput(
+            f"{path} is a pickle, which can run code when it is loaded; models are taken as "
+            ".safetensors only, except annotators and optical flow: use a converted file."
+        )
+    return role
 
 
 def _check_pickles(entry: Entry, installed: Installed, settings: Config) -> None:

@@ -23,13 +23,16 @@ from bridge_server import (
     looks,
     pages,
     published,
+    submission,
 )
-from bridge_server.access import UPLOAD, uploads
+from bridge_server.access import UPLOAD, Owner, uploads
 from bridge_server.catalogue import Entry
+from bridge_server.config import Config
 from bridge_server.envelope import Call
 from bridge_server.jobs import info, to_request, whole
 from bridge_server.journal import Row
 from bridge_server.licences import needs_acceptance
+from bridge_server.request import Request
 from bridge_server.upload_limits import Limits
 from bridge_server.words import cut
 from fresco.errors import FrescoError, MissingWeights
@@ -191,7 +194,7 @@ async def _submit(server: Server, peer: Peer, asked: messages.Submit) -> JobInfo
         lambda: server.books.jobs.known(peer.owner, asked.job, wanted)
     )
     if row is None:
-        await server.in_thread(lambda: access.check(wanted, peer.owner))
+        await server.in_thread(lambda: _check(wanted, peer.owner, server.settings))
         if uploads(wanted):
             await server.held.check(peer.owner.name, wanted)
 
@@ -203,6 +206,16 @@ async def _submit(server: Server, peer: Peer, asked: messages.Submit) -> JobInfo
         row = await server.books.journalled(submit)
         server.logs.say(row.id, "asked to submit", by=asked.client or peer.words, owner=row.owner)
     return _live(server, info(row))
+
+
+def _check(wanted: Request, owner: Owner, settings: Config) -> None:
+    """Check what can be told of a new job before it begins; reads files.
+
+    Raises:
+        BridgeError: see `access.check`. FrescoError: see `submission.check`.
+    """
+    access.check(wanted, owner)
+    submission.check(wanted, settings)
 
 
 async def _jobs(server: Server, peer: Peer, asked: messages.Listing) -> Table:

@@ -201,7 +201,7 @@ def _controls() -> tuple[Choice, ...]:
 
 
 def _codecs() -> tuple[Choice, ...]:
-    from bridge_server.media.profiles import PROFILES
+    from bridge_server.media.formats import PROFILES
 
     labels = {
         "h264": "H.264",

@@ -21,6 +21,8 @@ from tomlkit.exceptions import TOMLKitError
 from fresco.errors import InvalidInput
 from host_plugins.link import timing
 
+#: Of Stable Diffusion's training; no schedule has more.
+_STEPS = 1000
 #: How far a job goes before it waits for the user.
 GATES = ("first_frame", "keyframes", "done")
 #: What may differ from keyframe to keyframe.
@@ -385,7 +387,7 @@ class Request:
             "propagation": self.propagation in PROPAGATIONS,
             "hdr": self.hdr in HDR,
             "accept": set(self.accept) <= set(LOSSES),
-            "steps": self.steps is None or self.steps >= 1,
+            "steps": self.steps is None or 1 <= self.steps <= _STEPS,
             "strength": self.strength is None or 0 <= self.strength <= 1,
             "guidance": self.guidance is None or 0 <= self.guidance < math.inf,
             "loras": all(math.isfinite(lora.weight) for lora in self.loras),
@@ -431,13 +433,35 @@ class Request:
         return tomlkit.dumps(self.table())
 
 
+def check_frames(request: Request, span: range) -> None:
+    """Check that what is said of single frames is said of frames that there are.
+
+    span: the source's frames that are worked on, handles included
+
+    Raises:
+        InvalidInput: keyframes, cuts or changes outside the span.
+    """
+    first, last = span.start, span.stop - 1
+    cuts = [cut for cut in parse_cuts(request.cuts) or () if not first < cut <= last]
+    if cuts:
+        raise InvalidInput(f"cuts {cuts} are not between the frames {first} and {last}.")
+    asked = Keyframes.parse(request.keyframes).frames
+    for what, numbers in (
+        ("keyframes", asked),
+        ("changes at", [change.frame for change in request.changes]),
+    ):
+        outside = [number for number in numbers if number not in span]
+        if outside:
+            raise InvalidInput(f"{what} {outside} are not among the frames {first} to {last}.")
+
+
 _HELP = {
     "clip": "name a file.",
     "until": f"use one of {', '.join(GATES)}.",
     "propagation": f"use one of {', '.join(PROPAGATIONS)}.",
     "hdr": f"use one of {', '.join(HDR)}.",
     "accept": f"use some of {', '.join(LOSSES)}.",
-    "steps": "use 1 or more.",
+    "steps": "use 1 to 1000.",
     "strength": "use 0 (the source itself) to 1.",
     "guidance": "use 0 or more.",
     "loras": "use numbers as weights.",

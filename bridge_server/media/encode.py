@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias
 
-from bridge_server.media import profiles, verify
+from bridge_server.media import formats, profiles, verify
 from bridge_server.media.clip import Clip
 from bridge_server.media.colour import Form
 from bridge_server.media.errors import NotAsSource, NotWritten, UnsupportedMedia
@@ -45,7 +45,7 @@ class Writer:
     ) -> None:
         """Check what can be checked before the work.
 
-        profile: of `profiles.PROFILES`; where None, what an editor wants back for `clip` in such a
+        profile: of `formats.PROFILES`; where None, what an editor wants back for `clip` in such a
             file as `target`
         accept: of `LOSSES`, what the result may lack
         publishing: is told of the verified parts and their targets, just before they get there
@@ -56,7 +56,7 @@ class Writer:
             MissingEncoder: PyAV was built without the profile's encoder.
             NotWritten: the target exists and `overwrite` is not set, or is the source.
         """
-        chosen = profiles.named(profile) if profile else profiles.default(clip, target)
+        chosen = formats.named(profile) if profile else profiles.default(clip, target)
         span = clip.span(start, stop)
         self._job = Job(target, clip, span, chosen, frozenset(accept), overwrite)
         self._cancel, self._publishing = cancel or CancelToken(), publishing
@@ -128,12 +128,7 @@ def _check(job: Job) -> None:
             f"a loss of {', '.join(map(repr, sorted(unknown)))} cannot be accepted, only of: "
             f"{', '.join(sorted(LOSSES))}."
         )
-    container = profiles.SUFFIXES.get(target.suffix.lower())
-    if container not in job.profile.containers:
-        names = [end for end, name in profiles.SUFFIXES.items() if name in job.profile.containers]
-        raise UnsupportedMedia(
-            f"{job.profile.name} is not written to {target.name}; end it in {' or '.join(names)}."
-        )
+    formats.check_name(target, job.profile)
     if not job.profile.images:
         profiles.codec(job.profile)
     if clip.interlaced:
@@ -157,7 +152,7 @@ def _check_loss(job: Job) -> None:
             f"{job.profile.name} holds {form.layout.bits} bits and {job.clip.path.name} has "
             f"{job.clip.layout.bits}; choose a deeper profile, or accept the loss of 'bit depth'."
         )
-    container = profiles.SUFFIXES[job.target.suffix.lower()]
+    container = formats.SUFFIXES[job.target.suffix.lower()]
     no_aspect = job.clip.pixel_aspect != 1 and not profiles.holds_aspect(job.profile, container)
     if no_aspect and "pixel aspect" not in job.accept:
         raise UnsupportedMedia(

@@ -1,9 +1,8 @@
-"""The codecs that are written, and which one an editor wants back for a clip."""
+"""Which of the codecs that are written an editor wants back for a clip, and in which form."""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import av
@@ -13,93 +12,11 @@ from bridge_server.media import sequences, timecode
 from bridge_server.media.clip import Clip
 from bridge_server.media.colour import Form, form_of, image_form, target_form
 from bridge_server.media.errors import MissingEncoder, UnsupportedMedia
+from bridge_server.media.formats import DNX_SMALLEST, FILES, PROFILES, SUFFIXES, Profile
 from bridge_server.media.layout import Family, Layout, parse
-from fresco.errors import InvalidInput
 
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """One way to write a clip.
-
-    encoder: FFmpeg's name; empty for images
-    containers: FFmpeg's names of muxers, the preferred first; of images, the format
-    layouts: what the encoder is given, by rising demand; empty for "the source's own"
-    smallest: width and height that the codec begins at
-    even: width, or height, must be even where chroma is halved
-    limited: the codec has limited range only
-    """
-
-    name: str
-    encoder: str
-    containers: tuple[str, ...]
-    layouts: tuple[str, ...] = ()
-    options: dict[str, str] = field(default_factory=dict[str, str])
-    tag: str | None = None
-    lossless: bool = False
-    limited: bool = False
-    even: bool = False
-    smallest: tuple[int, int] = (1, 1)
-
-    @property
-    def images(self) -> bool:
-        """Whether this writes an image sequence."""
-        return not self.encoder
-
-
-_DNX_SMALLEST = (256, 120)
-_FILES = ("mp4", "mov", "matroska")
 #: Sound that MP4 and MKV hold, and MOV does not.
 _MP4_SOUND = frozenset({"flac", "opus", "truehd", "vorbis"})
-_DNX_CONTAINERS = ("mov",)
-
-#: By name, in the order of the documentation. Quality is set where an editor sees no difference.
-PROFILES = {
-    profile.name: profile
-    for profile in (
-        Profile(
-            "h264", "libx264", _FILES,
-            ("yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le"),
-            # x264's macroblock tree gives other bytes at every run of a short clip.
-            {"crf": "12", "preset": "medium", "mbtree": "0"}, even=True,
-        ),
-        Profile(
-            "hevc", "libx265", _FILES,
-            ("yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le",
-             "yuv420p12le", "yuv422p12le", "yuv444p12le"),
-            {"crf": "12", "preset": "medium", "x265-params": "log-level=error"},
-            tag="hvc1", even=True, smallest=(16, 16),
-        ),
-        Profile(
-            "prores-422-hq", "prores_ks", ("mov", "matroska"), ("yuv422p10le",),
-            {"profile": "hq", "vendor": "apl0"}, limited=True,
-        ),
-        Profile(
-            "prores-4444", "prores_ks", ("mov", "matroska"), ("yuv444p10le", "yuva444p10le"),
-            {"profile": "4444", "vendor": "apl0", "alpha_bits": "16"}, limited=True,
-        ),
-        Profile(
-            "dnxhr-hq", "dnxhd", _DNX_CONTAINERS, ("yuv422p",), {"profile": "dnxhr_hq"},
-            limited=True, smallest=_DNX_SMALLEST,
-        ),
-        Profile(
-            "dnxhr-hqx", "dnxhd", _DNX_CONTAINERS, ("yuv422p10le",), {"profile": "dnxhr_hqx"},
-            limited=True, smallest=_DNX_SMALLEST,
-        ),
-        Profile(
-            "dnxhr-444", "dnxhd", _DNX_CONTAINERS, ("yuv444p10le", "gbrp10le"),
-            {"profile": "dnxhr_444"}, limited=True, smallest=_DNX_SMALLEST,
-        ),
-        Profile(
-            "ffv1", "ffv1", ("matroska",), (),
-            {"level": "3", "slicecrc": "1", "slices": "4", "g": "1"}, lossless=True,
-            smallest=(4, 4),
-        ),
-        Profile("png", "", ("png",), lossless=True),
-        Profile("tiff", "", ("tiff",), lossless=True),
-        Profile("exr", "", ("exr",), lossless=True),
-    )
-}  # fmt: skip
-
 #: What clips come in, and FFmpeg's decoders of it, of which one is enough. Its own of AV1 is none
 #: by itself: it needs a graphics card.
 DECODERS: dict[str, tuple[str, ...]] = {
@@ -116,20 +33,6 @@ _FFV1_NAMES = {
     "rgba-uint16": "gbrap16le", "gray-uint8": "gray", "gray-uint16": "gray16le",
     "ya-uint8": "ya8", "rgb48le": "gbrp16le", "rgba64le": "gbrap16le", "gray8": "gray",
 }  # fmt: skip
-
-#: Containers by the suffix of the file to write.
-SUFFIXES = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"} | sequences.KINDS
-
-
-def named(name: str) -> Profile:
-    """Return the profile called `name`.
-
-    Raises:
-        InvalidInput: there is none.
-    """
-    if name not in PROFILES:
-        raise InvalidInput(f"there is no profile {name!r}; choose one of {', '.join(PROFILES)}.")
-    return PROFILES[name]
 
 
 def default(clip: Clip, target: Path | None = None) -> Profile:
@@ -153,7 +56,7 @@ def _held(clip: Clip, container: str) -> str:
         return "h264" if clip.layout.bits == 8 else "hevc"
     if container == "matroska" and clip.files:
         return "ffv1"
-    if container in _FILES:
+    if container in FILES:
         return "prores-4444" if clip.alpha or _full_chroma(clip) else "prores-422-hq"
     return container
 
@@ -182,7 +85,7 @@ def _eight(clip: Clip) -> bool:
 
 
 def _dnx(clip: Clip) -> str:
-    if clip.width < _DNX_SMALLEST[0] or clip.height < _DNX_SMALLEST[1]:
+    if clip.width < DNX_SMALLEST[0] or clip.height < DNX_SMALLEST[1]:
         return "prores-422-hq"
     if clip.layout.shift == (0, 0):
         return "dnxhr-444"

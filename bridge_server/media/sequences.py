@@ -24,14 +24,13 @@ from numpy.typing import NDArray
 from bridge_server.media import confine
 from bridge_server.media.clip import Clip, ColourTags
 from bridge_server.media.errors import NotWritten, UnreadableMedia, UnsupportedMedia
+from bridge_server.media.formats import IMAGES
 from bridge_server.media.frame import Frame
 from bridge_server.media.layout import Family, Layout
 from bridge_server.media.transfer import BT709, BT2020, LINEAR, P3_D65, SRGB, chromaticities
 from fresco.callbacks import CancelToken
 from fresco.errors import InvalidInput
 
-#: Suffixes of images, and what the sequence is called.
-KINDS = {".png": "png", ".tif": "tiff", ".tiff": "tiff", ".exr": "exr"}
 _FORMATS = {"uint8": 8, "uint16": 16, "half": 16, "float": 32}
 _SLOT = re.compile(r"#+|%0?(\d*)d")
 _NUMBERED = re.compile(r"(.*?)(\d+)(\.[A-Za-z]+)")
@@ -53,7 +52,7 @@ class Pattern:
 
 def is_sequence(path: Path) -> bool:
     """Whether `path` means images: a folder, a pattern, or one image."""
-    return path.suffix.lower() in KINDS or os.path.isdir(path)
+    return path.suffix.lower() in IMAGES or os.path.isdir(path)
 
 
 def pattern(path: Path) -> Pattern:
@@ -63,10 +62,10 @@ def pattern(path: Path) -> Pattern:
         InvalidInput: no place for the number, or a suffix of no image.
     """
     slots = list(_SLOT.finditer(path.name))
-    if len(slots) != 1 or path.suffix.lower() not in KINDS:
+    if len(slots) != 1 or path.suffix.lower() not in IMAGES:
         raise InvalidInput(
             f"{path.name} names no image sequence; write ####, or %04d, where the frame's number "
-            f"goes, and end in {', '.join(sorted(KINDS))}."
+            f"goes, and end in {', '.join(sorted(IMAGES))}."
         )
     slot = slots[0]
     digits = len(slot[0]) if slot[0].startswith("#") else int(slot[1] or 1)
@@ -86,7 +85,7 @@ def find(path: Path) -> tuple[Path, ...]:
     folder = path if os.path.isdir(path) else path.parent
     for file in folder.iterdir() if os.path.isdir(folder) else ():
         found = _NUMBERED.fullmatch(file.name)
-        image = found and found[3].lower() in KINDS and not file.name.startswith(".")
+        image = found and found[3].lower() in IMAGES and not file.name.startswith(".")
         if found and image and file.is_file():
             groups.setdefault((found[1], found[3]), []).append(file)
     return _whole(_chosen(path, groups))
@@ -150,7 +149,7 @@ def _clip(path: Path, files: tuple[Path, ...], rate: Fraction | None) -> Clip:
     spec = _header(files[0])
     layout, _ = _layout(spec, files[0])
     rate = rate or _rate(spec, files[0])
-    kind = KINDS[files[0].suffix.lower()]
+    kind = IMAGES[files[0].suffix.lower()]
     return Clip(
         path=path,
         files=files,
@@ -373,7 +372,7 @@ def write_new(file: Path, pixels: NDArray[Any], layout: Layout, rate: Fraction |
     spec: Any = oiio.ImageSpec(width, height, channels, layout.name.split("-")[1])
     spec.attribute("oiio:UnassociatedAlpha", 1)
     spec.attribute("png:compressionLevel", 1)
-    if KINDS[file.suffix.lower()] == "exr":
+    if IMAGES[file.suffix.lower()] == "exr":
         spec.attribute("compression", "zip:1")
         if rate is not None:
             _name_rate(spec, rate)
@@ -406,7 +405,7 @@ def _put(file: Path, spec: Any, pixels: NDArray[Any]) -> None:
 def _target(file: Path, frame: Frame, clip: Clip, timecode: str | None) -> tuple[Any, NDArray[Any]]:
     height, width = frame.planes[0].shape
     kept = bool(clip.files) and clip.layout == frame.layout
-    if kept and KINDS[file.suffix.lower()] == clip.container:
+    if kept and IMAGES[file.suffix.lower()] == clip.container:
         spec = _header(clip.files[frame.index])
         if (spec.width, spec.height) != (width, height):
             spec.x, spec.y, spec.width, spec.height = spec.full_x, spec.full_y, width, height
@@ -427,7 +426,7 @@ def _target(file: Path, frame: Frame, clip: Clip, timecode: str | None) -> tuple
 
 def _time(spec: Any, file: Path, clip: Clip, timecode: str | None) -> None:
     """Rate and timecode, where the format has a place for them and the header has not its own."""
-    if KINDS[file.suffix.lower()] != "exr":
+    if IMAGES[file.suffix.lower()] != "exr":
         return
     _name_rate(spec, clip.rate)
     if timecode and spec.getattribute("smpte:TimeCode") is None:

@@ -18,12 +18,13 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from bridge_server.errors import NotEnoughSpace
-from bridge_server.media import audio, confine, parts, profiles, sequences
+from bridge_server.media import audio, confine, formats, parts, sequences
 from bridge_server.media.clip import Clip
 from bridge_server.media.colour import Form
 from bridge_server.media.errors import NotWritten, UnsupportedMedia
+from bridge_server.media.formats import Profile
 from bridge_server.media.frame import Frame, to_av
-from bridge_server.media.profiles import Profile, start_timecode
+from bridge_server.media.profiles import start_timecode
 
 #: Ticks in a second that a written file has at least.
 _TICKS = 90_000
@@ -65,7 +66,7 @@ def number(job: Job, index: int) -> int:
 
 
 def _container(job: Job) -> str:
-    return profiles.SUFFIXES[job.target.suffix.lower()]
+    return formats.SUFFIXES[job.target.suffix.lower()]
 
 
 @contextmanager

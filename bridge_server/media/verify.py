@@ -14,9 +14,9 @@ import numpy as np
 from bridge_server.media import audio, decode, orient, profiles, transfer
 from bridge_server.media.clip import UNSPECIFIED, AudioTrack, Clip, ColourTags
 from bridge_server.media.errors import UnreadableMedia
+from bridge_server.media.formats import Profile
 from bridge_server.media.layout import Family, Layout
 from bridge_server.media.probe import probe
-from bridge_server.media.profiles import Profile
 from fresco.callbacks import CancelToken
 
 #: By how many seconds a chapter may be moved: where sound begins before the picture, Matroska's

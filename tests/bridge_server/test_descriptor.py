@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bridge_server import descriptor
 from bridge_server.descriptor import BINDINGS, HOST_ONLY, to_request, to_values
-from bridge_server.media.profiles import PROFILES
+from bridge_server.media.formats import PROFILES
 from bridge_server.parameters import PARAMETERS, Kind, Parameter
 from bridge_server.request import (
     CHANGES,

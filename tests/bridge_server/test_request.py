@@ -174,6 +174,7 @@ def test_words_that_cannot_be_read_are_answered_with_an_example(parse: Any, text
         ({"clip": "x", "promt": "snow"}, "promt is no field; there are clip, prompt"),
         ({"clip": "x", "steps": "20"}, "steps: '20' should be a whole number"),
         ({"clip": "x", "steps": True}, "steps: True should be a whole number"),
+        ({"clip": "x", "steps": 1001}, "steps: 1001 cannot be; use 1 to 1000"),
         ({"clip": "x", "overwrite": 1}, "overwrite: 1 should be true or false"),
         ({"clip": "x", "strength": 1.5}, "strength: 1.5 cannot be; use 0"),
         ({"clip": "x", "strength": float("nan")}, "strength: nan cannot be"),

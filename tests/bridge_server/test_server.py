@@ -161,6 +161,11 @@ def test_what_cannot_be_is_refused_at_once(client: Client, clip: Path, tmp_path:
         ({"clip": str(clip), "strength": 3}, Code.INVALID),
         ({"clip": str(clip), "colour": "red"}, Code.INVALID),
         ({"clip": str(clip), "output": str(clip)}, Code.INVALID),
+        ({"clip": str(clip), "model": "nowhere"}, Code.INVALID),
+        ({"clip": str(clip), "loras": ["nowhere:0.5"]}, Code.INVALID),
+        ({"clip": str(clip), "sampler": "eulr"}, Code.INVALID),
+        ({"clip": str(clip), "steps": 1001}, Code.INVALID),
+        ({"clip": str(clip), "output": str(tmp_path / "made.avi")}, Code.MEDIA),
         ({}, Code.BAD_REQUEST),
     ):
         with pytest.raises(BridgeError) as told:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bridge_server.errors import NotEnoughSpace
-from bridge_server.media import orient, profiles, sinks
+from bridge_server.media import formats, orient, profiles, sinks
 from bridge_server.media.clip import Clip
 from bridge_server.media.colour import convert, to_rgb
 from bridge_server.media.decode import frames
@@ -29,12 +29,12 @@ from tests.bridge_server.media.films import FILMS, Film, Films, Write, film, rep
 
 
 def target(folder: Path, clip: Clip, profile: str | None = None, name: str = "Ergebnis é") -> Path:
-    chosen = profiles.named(profile) if profile else profiles.default(clip)
+    chosen = formats.named(profile) if profile else profiles.default(clip)
     return folder / f"{name}{profiles.suffix(clip, chosen)}"
 
 
 def test_all_encoders_are_in_the_wheel() -> None:
-    for profile in profiles.PROFILES.values():
+    for profile in formats.PROFILES.values():
         if not profile.images:
             assert profiles.codec(profile).name == profile.encoder
 
@@ -89,7 +89,7 @@ def test_a_name_that_the_wanted_codec_does_not_fit_chooses_another(
     assert profiles.default(probe(films(name)), Path(f"out{suffix}")).name == wanted
 
 
-@pytest.mark.parametrize("profile", [name for name, p in profiles.PROFILES.items() if p.encoder])
+@pytest.mark.parametrize("profile", [name for name, p in formats.PROFILES.items() if p.encoder])
 def test_every_profile(write: Write, tmp_path: Path, profile: str) -> None:
     path = write(
         "source.mkv", codec="ffv1", width=258, height=130, count=3, tags=(1, 1, 1, 1)
@@ -325,7 +325,7 @@ def test_pixel_aspect_that_ffv1_cannot_keep(write: Write, tmp_path: Path) -> Non
 def test_pixel_aspect_that_mkv_cannot_keep(write: Write, tmp_path: Path) -> None:
     clip = probe(write("wide.mkv", aspect=Fraction(40, 33)))
     assert copied(clip, tmp_path / "h.mkv")["pixel aspect"].state is State.KEPT
-    prores = profiles.named("prores-422-hq")
+    prores = formats.named("prores-422-hq")
     assert profiles.suffix(clip, prores) == ".mov"
     with pytest.raises(UnsupportedMedia, match=r"40/33 wide.*\.mov"):
         Writer(tmp_path / "x.mkv", clip, profile="prores-422-hq")
@@ -388,7 +388,7 @@ def test_halved_chroma_is_reported(
 ) -> None:
     name = "bgr0" if pix_fmt == "gbrp" else pix_fmt
     clip = probe(write("c.mkv", codec="ffv1", pix_fmt=name, count=2))
-    suffix = profiles.suffix(clip, profiles.named(profile))
+    suffix = profiles.suffix(clip, formats.named(profile))
     report = copied(clip, tmp_path / f"x{suffix}", profile=profile)
     assert report["chroma"].state is state
 
@@ -427,8 +427,8 @@ def test_sound_that_the_container_does_not_hold(films: Films, tmp_path: Path) ->
 
 
 def test_a_missing_encoder(films: Films, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    without = replace(profiles.PROFILES["h264"], encoder="libopenh265")
-    monkeypatch.setitem(profiles.PROFILES, "h264", without)
+    without = replace(formats.PROFILES["h264"], encoder="libopenh265")
+    monkeypatch.setitem(formats.PROFILES, "h264", without)
     with pytest.raises(MissingEncoder, match=r"libopenh265.*pip install"):
         Writer(tmp_path / "x.mp4", probe(films("h264.mp4")))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bridge_server.media import profiles
+from bridge_server.media import formats, profiles
 from bridge_server.media.clip import Clip, ColourTags
 from bridge_server.media.probe import probe
 from bridge_server.media.verify import Report, State, verify
@@ -18,7 +18,7 @@ CLIP = Film(timecode="01:00:00:00", tags=(1, 1, 1, 1), aspect=Fraction(4, 3), so
 
 
 def check(clip: Clip, path: Path, profile: str = "h264") -> Report:
-    chosen = profiles.named(profile)
+    chosen = formats.named(profile)
     return verify(clip, path, clip.span(), profiles.form(clip, chosen).layout, chosen)
 
 
@@ -74,7 +74,7 @@ def test_a_file_that_does_not_decode_is_seen(tmp_path: Path) -> None:
 def test_a_loss_can_be_accepted_by_name(tmp_path: Path) -> None:
     path = film(tmp_path / "a.mp4", CLIP)
     clip = replace(probe(path), timecode="01:00:00:01")
-    chosen = profiles.named("h264")
+    chosen = formats.named("h264")
     report = verify(clip, path, clip.span(), clip.layout, chosen, frozenset({"timecode"}))
     assert report.ok
     assert report["timecode"].state is State.CHANGED
