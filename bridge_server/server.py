@@ -397,11 +397,11 @@ def serve(
     idle_end: see `Server`
 
     Raises:
-        BridgeError: one is running already (conflict), or an address cannot be used.
+        BridgeError: one is running already (conflict), an address cannot be used, or there is no
+            place where clients would find it (see `signpost.place`).
     """
-    settings, folder = config.load(), endpoint.folders()[0]
+    settings, folder = config.load(), signpost.place()
     state = state_folder(settings)
-    signpost.private_folder(folder)
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Both: one server answers at an address, and one works off what is in a journal.
     with _alone(folder / "server.lock"), _alone(state / "journal.lock"):

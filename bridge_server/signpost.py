@@ -10,26 +10,60 @@ import json
 import os
 import stat
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from host_plugins.link.endpoint import NAME, Endpoint, check_private, folders, parse
-from host_plugins.link.errors import BridgeError
+from host_plugins.link.endpoint import FOLDER, NAME, Endpoint, check_private, folders, parse
+from host_plugins.link.errors import BridgeError, Code
 
 #: Bytes of the path of a socket, its final zero included.
 _SOCKET_PATH = {"darwin": 104, "linux": 108}
 
 
-def write(endpoint: Endpoint, folder: Path | None = None) -> Path:
+def place(where: Sequence[Path] | None = None) -> Path:
+    """Return the first folder that the file can be written into; it is private then.
+
+    where: folders that clients look into; the usual ones where None
+
+    Raises:
+        BridgeError: one belongs to somebody else (unauthorised): what stands there would be seen
+            first; or none can be written into (forbidden).
+    """
+    refused: list[str] = []
+    for folder in folders() if where is None else where:
+        why = _refusal(folder)
+        if not why:
+            return folder
+        refused.append(f"{folder} ({why})")
+    raise BridgeError(
+        Code.FORBIDDEN, f"nobody could find the server: it may not write into {', '.join(refused)}",
+        f"let {FOLDER} name a folder that is yours, for the server and for all that use it",
+    )  # fmt: skip
+
+
+def _refusal(folder: Path) -> str:
+    """Why nothing can be written into a folder, or it cannot be made; empty: it can."""
+    try:
+        private_folder(folder)
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as tried:
+            tried.write(b"\0")
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def write(endpoint: Endpoint, folder: Path) -> Path:
     """Write the file, whole or not at all, for this user alone; returns it.
 
     Raises:
         BridgeError: the folder belongs to somebody else (unauthorised).
         OSError: it cannot be written.
     """
-    folder = private_folder(folders()[0] if folder is None else folder)
+    folder = private_folder(folder)
     part = folder / f".{NAME}.{os.getpid()}"
     part.unlink(missing_ok=True)
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -41,9 +75,9 @@ def write(endpoint: Endpoint, folder: Path | None = None) -> Path:
     return folder / NAME
 
 
-def remove(endpoint: Endpoint, folder: Path | None = None) -> None:
+def remove(endpoint: Endpoint, folder: Path) -> None:
     """Remove the file, if it is still that of `endpoint`."""
-    file = (folders()[0] if folder is None else folder) / NAME
+    file = folder / NAME
     with suppress(OSError, BridgeError):
         if parse(file.read_bytes(), file) == endpoint:
             file.unlink()

@@ -44,7 +44,7 @@ class Endpoint:
 
 
 def folders(environ: Mapping[str, str] | None = None, platform: str = sys.platform) -> list[Path]:
-    """Return the folders that the file may be in; a server writes into the first."""
+    """Return the folders that the file may be in; a server takes the first that it can."""
     environ = os.environ if environ is None else environ
     if chosen := environ.get(FOLDER):
         return [Path(chosen)]
@@ -68,11 +68,24 @@ def read(where: list[Path] | None = None, platform: str = sys.platform) -> Endpo
             read its keys (unauthorised).
     """
     for folder in folders() if where is None else where:
+        if _is_closed(folder):
+            continue
         with suppress(FileNotFoundError, NotADirectoryError):
             found = parse(_read_private(folder / NAME, platform), folder / NAME)
             if alive(found.pid, platform):
                 return found
     raise BridgeError(Code.UNAVAILABLE, "the FreSCo Bridge server is not running", _START)
+
+
+def _is_closed(folder: Path) -> bool:
+    """Whether this user cannot even see the folder: nor can a server of theirs write into it."""
+    try:
+        os.lstat(folder)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def alive(pid: int, platform: str = sys.platform) -> bool:

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bridge_server import signpost
-from host_plugins.link import endpoint
+from host_plugins.link import endpoint, messages
+from host_plugins.link.client import Client
 from host_plugins.link.endpoint import Endpoint
-from host_plugins.link.errors import BridgeError
+from host_plugins.link.errors import BridgeError, Code
+from tests.bridge_server.serving import Serving, until
 
 posix = pytest.mark.skipif(not hasattr(os, "getuid"), reason="no owners and modes here")
 HERE = Endpoint(
@@ -113,3 +118,66 @@ def test_a_reader_on_windows_is_waited_for(folder: Path, monkeypatch: pytest.Mon
     signpost.write(HERE, folder)
     assert len(tries) == 3
     assert endpoint.read([folder]) == HERE
+
+
+def test_the_first_folder_that_can_be_written_into_is_taken(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    second = tmp_path / "second"
+    # As where the folder of the session is gone, or another user's.
+    where = [file / "fresco-bridge", second, tmp_path / "third"]
+    assert signpost.place(where) == second
+    signpost.write(HERE, second)
+    assert endpoint.read(where) == HERE, "clients look into all of them"
+    assert signpost.place([second, tmp_path]) == second, "also where one was before"
+    assert os.listdir(second) == [endpoint.NAME]
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="no modes here")
+def test_a_folder_that_may_only_be_read_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = tempfile.TemporaryFile
+
+    def refusing(*args: Any, **more: Any) -> Any:
+        if more["dir"] == tmp_path / "first":
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return real(*args, **more)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refusing)
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert signpost.place([first, second]) == second
+    with pytest.raises(BridgeError, match=r"first \(Read-only") as told:
+        signpost.place([first])
+    assert told.value.code is Code.FORBIDDEN
+    assert endpoint.FOLDER in told.value.hint
+
+
+@posix
+def test_a_folder_that_somebody_prepared_is_not_passed_over(tmp_path: Path) -> None:
+    """Clients would look there first."""
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(BridgeError) as told:
+        signpost.place([tmp_path / "open", tmp_path / "second"])
+    assert told.value.code is Code.UNAUTHORISED
+
+
+@posix
+def test_a_server_that_may_not_write_into_the_first_is_found_in_the_next(tmp_path: Path) -> None:
+    session, shared = tmp_path / "session", tmp_path / "shared"
+    for own in (session, shared):
+        own.mkdir()
+    (session / "fresco-bridge").write_text("in the way")
+    environ = {endpoint.FOLDER: "", "XDG_RUNTIME_DIR": str(session), "TMPDIR": str(shared)}
+    serving = Serving(tmp_path, environ=environ)
+    serving.launch()
+    try:
+        where = endpoint.folders(environ)
+        assert len(where) == 2
+        until(lambda: (where[1] / endpoint.NAME).exists() or serving.process_ended())
+        with Client(lambda: endpoint.read(where)) as client:
+            assert client.ask(messages.PING, None).running == 0
+    finally:
+        assert serving.stop() == 0
+    assert not (where[1] / endpoint.NAME).exists()

@@ -89,6 +89,23 @@ def test_the_first_folder_with_a_running_server_counts(folder: Path, tmp_path: P
     assert endpoint.read([tmp_path / "none", folder, tmp_path / "second"]) == HERE
 
 
+def test_a_folder_of_anothers_session_is_passed_over(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where one becomes another user and keeps XDG_RUNTIME_DIR."""
+    anothers, real = tmp_path / "run" / "user" / "1", {"lstat": os.lstat, "open": os.open}
+
+    def denied(name: str, path: Any, *more: Any) -> Any:
+        if Path(path).is_relative_to(anothers):
+            raise PermissionError(13, "Permission denied")
+        return real[name](path, *more)
+
+    for name in real:
+        monkeypatch.setattr(os, name, lambda *args, name=name: denied(name, *args))
+    signpost.write(HERE, folder)
+    assert endpoint.read([anothers / "fresco-bridge", folder]) == HERE
+
+
 @pytest.mark.parametrize(
     "text",
     [
