@@ -299,7 +299,7 @@ def test_painted_keys_are_carried_over_the_clip(clip: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("render", "{clip}", "--steps", "0"), "steps: 0 cannot be; use 1 or more."),
+        (("render", "{clip}", "--steps", "0"), "steps: 0 cannot be; use 1 to 1000."),
         (("render", "{clip}", "--model", "nothing"), "no model is called 'nothing'"),
         (("render", "{clip}", "--model", "sd15"), "fresco-bridge models download sd15"),
         (("render", "{clip}", "--lora", "nothing"), "no model is called 'nothing'"),

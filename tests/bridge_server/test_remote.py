@@ -336,7 +336,7 @@ def test_a_wish_for_another_place_is_refused_by_a_server_that_runs(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--steps", "0"), "steps: 0 cannot be; use 1 or more."),
+        (("--steps", "0"), "steps: 0 cannot be; use 1 to 1000."),
         (("--model", "nothing"), "no model is called 'nothing'"),
         (("--range", "5:99"), "which has 9"),
         (("--mask", "missing.png"), "missing.png"),
