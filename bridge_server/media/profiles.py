@@ -14,6 +14,7 @@ from bridge_server.media.clip import Clip
 from bridge_server.media.colour import Form, form_of, image_form, target_form
 from bridge_server.media.errors import MissingEncoder, UnsupportedMedia
 from bridge_server.media.layout import Family, Layout, parse
+from bridge_server.media.suffixes import SUFFIXES
 from fresco.errors import InvalidInput
 
 
@@ -116,9 +117,6 @@ _FFV1_NAMES = {
     "rgba-uint16": "gbrap16le", "gray-uint8": "gray", "gray-uint16": "gray16le",
     "ya-uint8": "ya8", "rgb48le": "gbrp16le", "rgba64le": "gbrap16le", "gray8": "gray",
 }  # fmt: skip
-
-#: Containers by the suffix of the file to write.
-SUFFIXES = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"} | sequences.KINDS
 
 
 def named(name: str) -> Profile:

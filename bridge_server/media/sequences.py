@@ -26,12 +26,11 @@ from bridge_server.media.clip import Clip, ColourTags
 from bridge_server.media.errors import NotWritten, UnreadableMedia, UnsupportedMedia
 from bridge_server.media.frame import Frame
 from bridge_server.media.layout import Family, Layout
+from bridge_server.media.suffixes import KINDS
 from bridge_server.media.transfer import BT709, BT2020, LINEAR, P3_D65, SRGB, chromaticities
 from fresco.callbacks import CancelToken
 from fresco.errors import InvalidInput
 
-#: Suffixes of images, and what the sequence is called.
-KINDS = {".png": "png", ".tif": "tiff", ".tiff": "tiff", ".exr": "exr"}
 _FORMATS = {"uint8": 8, "uint16": 16, "half": 16, "float": 32}
 _SLOT = re.compile(r"#+|%0?(\d*)d")
 _NUMBERED = re.compile(r"(.*?)(\d+)(\.[A-Za-z]+)")
@@ -65,8 +64,8 @@ def pattern(path: Path) -> Pattern:
     slots = list(_SLOT.finditer(path.name))
     if len(slots) != 1 or path.suffix.lower() not in KINDS:
         raise InvalidInput(
-            f"{path.name} names no image sequence; write ####, or %04d, where the frame's number "
-            f"goes, and end in {', '.join(sorted(KINDS))}."
+            f"{path.name} names no image sequence; write #### where the frame's number goes, as in "
+            f"{path.stem.strip('#')}.####.png, and end in {', '.join(sorted(KINDS))}."
         )
     slot = slots[0]
     digits = len(slot[0]) if slot[0].startswith("#") else int(slot[1] or 1)

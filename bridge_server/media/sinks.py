@@ -24,6 +24,7 @@ from bridge_server.media.colour import Form
 from bridge_server.media.errors import NotWritten, UnsupportedMedia
 from bridge_server.media.frame import Frame, to_av
 from bridge_server.media.profiles import Profile, start_timecode
+from bridge_server.media.suffixes import SUFFIXES
 
 #: Ticks in a second that a written file has at least.
 _TICKS = 90_000
@@ -65,7 +66,7 @@ def number(job: Job, index: int) -> int:
 
 
 def _container(job: Job) -> str:
-    return profiles.SUFFIXES[job.target.suffix.lower()]
+    return SUFFIXES[job.target.suffix.lower()]
 
 
 @contextmanager
