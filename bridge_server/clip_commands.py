@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import signal
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from bridge_server import catalogue, config, forecast, library, remote, request
+from bridge_server.media import formats
+from bridge_server.media.errors import NotWritten, UnsupportedMedia
 from bridge_server.request import Request
 from fresco.errors import InvalidInput
 from host_plugins.link import words
@@ -176,7 +179,7 @@ def render(
     """
     wanted = _request(clip, {**wishes, "output": output, "until": until})
     if wanted.until != "done":
-        _check_folder(_keyframe_folder(wanted))
+        _make_ready(wanted)
     if not local:
         _render_by_server(wanted, device, threads, as_json)
         return
@@ -215,7 +218,7 @@ def contact_sheet(
     file = output or _beside(wanted, "keyframes.jpg")
     pictures.check(file, wanted.overwrite)
     with _watched(as_json) as (watch, cancel):
-        job = _settled(wanted, device, threads, cancel)
+        job = _settled(wanted, device, threads, cancel, whole=False)
         outcome = _rendered(job, watch, cancel)
     pictures.save(sheet(job, outcome), file, wanted.overwrite)
     styled = _Styled(job.model, job.draft)
@@ -252,7 +255,7 @@ def propose_keyframes(
     pictures.check(file, overwrite)
     settings = config.load()
     with _watched(as_json) as (watch, cancel):
-        job = _settled(wanted, "cpu", 0, cancel)
+        job = _settled(wanted, "cpu", 0, cancel, whole=False)
         analysis, shots = analyse(job, Store(settings.store), watch, cancel)
     first = job.span.start
     keys = [number for shot in shots for number in shot.keyframes]
@@ -374,11 +377,14 @@ def _key(text: str) -> tuple[str, str]:
     return frame, file
 
 
-def _settled(wanted: Request, device: str, threads: int, cancel: CancelToken) -> Job:
+def _settled(
+    wanted: Request, device: str, threads: int, cancel: CancelToken, whole: bool = True
+) -> Job:
+    """Settle a job of this process. whole: see `job.settle`."""
     from bridge_server.environment import here
     from bridge_server.job import settle
 
-    return settle(wanted, here(device, threads), config.load(), cancel)
+    return settle(wanted, here(device, threads), config.load(), cancel, whole=whole)
 
 
 def _rendered(job: Job, watch: Watch, cancel: CancelToken) -> Outcome:
@@ -416,23 +422,44 @@ def _foreseeing(job: Job, watch: Watch) -> _Foreseeing:
 def _keyframe_folder(wanted: Request) -> Path:
     """Where keyframes go that are to be looked at, or painted over.
 
-    The output, if that is the name of a folder; beside it, if it is what the clip will be.
+    The output, if that is a folder; beside it, if it is what the clip will be.
     """
-    from bridge_server.media.formats import SUFFIXES
-
-    if not wanted.output:
-        clip = Path(wanted.clip)
-        return clip.with_name(f"{clip.stem} keyframes")
     output = Path(wanted.output)
-    return output.with_name(f"{output.stem} keyframes") if output.suffix in SUFFIXES else output
+    if wanted.output and _is_folder(output):
+        return output
+    clip = output if wanted.output else Path(wanted.clip)
+    return clip.with_name(f"{clip.stem} keyframes")
 
 
-def _check_folder(folder: Path) -> None:
-    from bridge_server.media.errors import NotWritten
+def _is_folder(output: Path) -> bool:
+    """Whether this names a folder: one that is there, or that nobody would call a clip."""
+    return output.is_dir() or not re.fullmatch(r"\.[A-Za-z]\w*", output.suffix)
 
+
+def _make_ready(wanted: Request) -> None:
+    """See to it that keyframes, and the clip after them, can be put where they are to go.
+
+    A folder that is named for them is made now: the clip goes into it too, and to the job it must
+    be one that is there.
+
+    Raises:
+        NotWritten: nothing can be put there.
+        UnsupportedMedia: the output has the ending of no clip.
+    """
+    folder = _keyframe_folder(wanted)
     there = next(place for place in (folder, *folder.parents) if place.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise NotWritten(f"no keyframes can be put into {folder}; choose another folder with -o.")
+    if not wanted.output:
+        return
+    output = Path(wanted.output)
+    if _is_folder(output):
+        output.mkdir(parents=True, exist_ok=True)
+    elif output.suffix.lower() not in formats.SUFFIXES:
+        raise UnsupportedMedia(
+            f"no clip is written to {output.name}; end it in one of {', '.join(formats.SUFFIXES)}, "
+            "or name a folder for the keyframes that is there, or has no such ending."
+        )
 
 
 def _beside(wanted: Request, what: str) -> Path:

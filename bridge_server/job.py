@@ -19,7 +19,7 @@ from bridge_server.config import Config
 from bridge_server.environment import Environment
 from bridge_server.errors import SourceChanged
 from bridge_server.footage import Beside, WorkSize, beside, painting, stretched
-from bridge_server.media import confine, formats, profiles
+from bridge_server.media import confine, encode, formats, profiles
 from bridge_server.media.clip import Clip
 from bridge_server.media.encode import OnPublish, Writer
 from bridge_server.media.errors import NotWritten
@@ -158,6 +158,16 @@ class Job:
             publishing,
         )
 
+    def check_output(self) -> None:
+        """Refuse an output that can never be written, where only keyframes are asked for yet.
+
+        Raises:
+            UnsupportedMedia, InvalidInput, NotWritten: see `media.encode.check`.
+        """
+        wanted = self.request
+        span, codec = self.span, wanted.codec or None
+        encode.check(self.output, self.clip, span.start, span.stop, codec, wanted.accept)
+
 
 def settle(
     request: Request,
@@ -165,10 +175,12 @@ def settle(
     config: Config | None = None,
     cancel: CancelToken | None = None,
     folder: Path | None = None,
+    whole: bool = True,
 ) -> Job:
     """Decide what `request` left open, and check all that can be checked before the work.
 
     folder: for the result of a request that names none; beside the source where None
+    whole: whether the whole clip is wanted, now or once its keyframes were looked at
 
     Raises:
         UnreadableMedia, UnsupportedMedia, NotWritten: the clip, or the file to write.
@@ -213,6 +225,8 @@ def settle(
     job = replace(job, read=(source, *map(Source.of, files)))
     if request.until == "done":
         job.writer()
+    elif whole:
+        job.check_output()
     return job
 
 

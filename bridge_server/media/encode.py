@@ -24,6 +24,27 @@ LOSSES = frozenset({"alpha", "bit depth", "pixel aspect"})
 OnPublish: TypeAlias = Callable[[Mapping[Path, Path]], None]
 
 
+def check(
+    target: Path,
+    clip: Clip,
+    start: int = 0,
+    stop: int | None = None,
+    profile: str | None = None,
+    accept: Iterable[str] = (),
+) -> None:
+    """Refuse what can never be written, whatever becomes of the target's place until then.
+
+    Takes what `Writer` takes.
+
+    Raises:
+        InvalidInput, UnsupportedMedia, MissingEncoder: see `Writer`.
+        NotWritten: the target is the source.
+    """
+    job = _job(target, clip, start, stop, profile, accept)
+    _check(job)
+    _rehearse(job)
+
+
 class Writer:
     """Writes the frames of a clip's range; a context manager.
 
@@ -56,14 +77,12 @@ class Writer:
             MissingEncoder: PyAV was built without the profile's encoder.
             NotWritten: the target exists and `overwrite` is not set, or is the source.
         """
-        chosen = formats.named(profile) if profile else profiles.default(clip, target)
-        span = clip.span(start, stop)
-        self._job = Job(target, clip, span, chosen, frozenset(accept), overwrite)
+        self._job = _job(target, clip, start, stop, profile, accept, overwrite)
         self._cancel, self._publishing = cancel or CancelToken(), publishing
         _check(self._job)
-        self.form: Form = profiles.form(clip, chosen)
-        if not chosen.images:
-            File(self._job, self.form, rehearsal=True).discard()
+        _check_place(self._job)
+        self.form: Form = profiles.form(clip, self._job.profile)
+        _rehearse(self._job)
         self.report: Report | None = None
         self._sink: File | Images | None = None
         self._written = 0
@@ -121,6 +140,25 @@ class Writer:
         return report
 
 
+def _job(
+    target: Path,
+    clip: Clip,
+    start: int,
+    stop: int | None,
+    profile: str | None,
+    accept: Iterable[str],
+    overwrite: bool = False,
+) -> Job:
+    chosen = formats.named(profile) if profile else profiles.default(clip, target)
+    return Job(target, clip, clip.span(start, stop), chosen, frozenset(accept), overwrite)
+
+
+def _rehearse(job: Job) -> None:
+    """Hear what the container refuses, before there is anything to write."""
+    if not job.profile.images and job.target.parent.is_dir():
+        File(job, profiles.form(job.clip, job.profile), rehearsal=True).discard()
+
+
 def _check(job: Job) -> None:
     clip, target = job.clip, job.target
     if unknown := job.accept - LOSSES:
@@ -137,7 +175,7 @@ def _check(job: Job) -> None:
             "one; deinterlace it first."
         )
     _check_loss(job)
-    _check_place(job)
+    _check_sources(job)
 
 
 def _check_loss(job: Job) -> None:
@@ -162,15 +200,21 @@ def _check_loss(job: Job) -> None:
         )
 
 
+def _check_sources(job: Job) -> None:
+    sources = {_identity(source) for source in job.clip.files or (job.clip.path,)}
+    named = files(job)
+    with refusals(job.target):
+        for file in named:
+            if file.exists() and _identity(file) in sources:
+                raise NotWritten(f"{file} is the source itself; choose another name.")
+
+
 def _check_place(job: Job) -> None:
     target = job.target
     if not target.parent.is_dir():
         raise NotWritten(f"the folder {target.parent} is not there; make it, or choose another.")
-    sources = {_identity(source) for source in job.clip.files or (job.clip.path,)}
     with refusals(target):
         for file in files(job):
-            if file.exists() and _identity(file) in sources:
-                raise NotWritten(f"{file} is the source itself; choose another name.")
             if file.exists() and not job.overwrite:
                 raise NotWritten(
                     f"{file} exists; choose another name, or allow overwriting (--overwrite)."

@@ -64,8 +64,8 @@ def pattern(path: Path) -> Pattern:
     slots = list(_SLOT.finditer(path.name))
     if len(slots) != 1 or path.suffix.lower() not in IMAGES:
         raise InvalidInput(
-            f"{path.name} names no image sequence; write ####, or %04d, where the frame's number "
-            f"goes, and end in {', '.join(sorted(IMAGES))}."
+            f"{path.name} names no image sequence; write #### where the frame's number goes, as in "
+            f"{path.stem.strip('#')}.####.png, and end in {', '.join(sorted(IMAGES))}."
         )
     slot = slots[0]
     digits = len(slot[0]) if slot[0].startswith("#") else int(slot[1] or 1)

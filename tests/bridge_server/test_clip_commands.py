@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from bridge_server import clip_commands, config
 from bridge_server.cli import app
 from bridge_server.media.probe import probe
+from bridge_server.request import Request
 from tests.bridge_server.reels import pictures, reel
 
 SMALL = ("--size", "64", "--steps", "3", "--keyframes", "every:4", "--cuts", "none")
@@ -215,6 +216,29 @@ def test_a_job_files_output_is_no_folder_of_keyframes(
     assert len(list((tmp_path / "out keyframes").iterdir())) == 3
 
 
+@pytest.mark.parametrize(
+    ("output", "folder"),
+    [
+        ("", "one shot keyframes"),
+        ("out.mp4", "out keyframes"),
+        ("OUT.MOV", "OUT keyframes"),
+        ("f.####.png", "f.#### keyframes"),
+        ("keys", "keys"),
+        ("v1.2", "v1.2"),
+        ("there.xyz", "there.xyz"),
+    ],
+)
+def test_keyframes_go_into_the_folder_that_is_named_or_beside_the_clip(
+    tmp_path: Path, output: str, folder: str
+) -> None:
+    (tmp_path / "there.xyz").mkdir()
+    named = str(tmp_path / output) if output else ""
+    wanted = Request(str(tmp_path / "one shot.mp4"), output=named, until="keyframes")
+    clip_commands._make_ready(wanted)  # pyright: ignore
+    assert clip_commands._keyframe_folder(wanted) == tmp_path / folder  # pyright: ignore
+    assert (tmp_path / folder).is_dir() == (output in ("keys", "v1.2", "there.xyz"))
+
+
 def test_of_a_job_file_keyframes_wants_only_the_clip_and_its_cuts(
     clip: Path, tmp_path: Path
 ) -> None:
@@ -322,6 +346,8 @@ def test_painted_keys_are_carried_over_the_clip(clip: Path, tmp_path: Path) -> N
         (("render", "{clip}", "--set", "prompt@99=a"), "changes at [99] are not among the frames"),
         (("render", "{clip}", "--control", "depth:1:tile"), "depth-anything-v2-small"),
         (("render", "{clip}", "--until", "keyframes", "-o", "{clip}/x"), "no keyframes can be put"),
+        (("render", "{clip}", "--until", "keyframes", "-o", "black.png"), "as in black.####.png"),
+        (("render", "{clip}", "--until", "first_frame", "-o", "out.xyz"), "no clip is written to"),
         (("contact-sheet", "{clip}", "-o", "sheet.tif"), "end it in .png or .jpg"),
         (("keyframes", "{clip}", "-o", "curve.tif"), "end it in .png or .jpg"),
         (("propagate", "{clip}", "--key", "2=a.png", "--key", "2=b.png"), "each thing at a frame"),

@@ -13,6 +13,7 @@ import torch
 
 from bridge_server import environment, plan, store
 from bridge_server.job import Job, model_facts, settle
+from bridge_server.media.errors import NotWritten, UnsupportedMedia
 from bridge_server.plan import Painting, Plan, Record
 from bridge_server.request import Change, ControlChoice, Method, PictureChoice, Request
 from fresco.adapters import FreeU, Inversion, IPAdapter, Lora
@@ -425,6 +426,38 @@ def test_what_has_nothing_to_act_on_or_is_stretched_is_told(clip: Path, tmp_path
     assert told == "wide.png (mask) has another shape than the clip; it is stretched"
     assert "there is no mask" in job(clip, prompt="ink", feather=3).notes[0]
     assert "rate 99 is for images" in job(clip, prompt="ink", rate="99").notes[0]
+
+
+@pytest.mark.parametrize("until", ["first_frame", "keyframes", "done"])
+@pytest.mark.parametrize(
+    ("output", "wishes", "said"),
+    [
+        ("black.png", {}, r"black.png names no image sequence; .* as in black.####.png"),
+        ("out.xyz", {}, r"h264 is not written to out.xyz; end it in .mp4"),
+        ("nothing", {}, r"h264 is not written to nothing; end it in .mp4"),
+        ("out.mp4", {"codec": "dnxhr-hq"}, r"dnxhr-hq is not written to out.mp4; end it in .mov"),
+        ("", {"codec": "gif"}, "there is no profile 'gif'"),
+        ("{clip}", {"overwrite": True}, "is the source itself"),
+    ],
+)
+def test_an_output_that_can_never_be_is_refused_before_keyframes_are_made(
+    clip: Path, tmp_path: Path, until: str, output: str, wishes: dict[str, Any], said: str
+) -> None:
+    named = {"output": str(clip if output == "{clip}" else tmp_path / output)} if output else {}
+    asked = Request(str(clip), "ink", until=until, **named, **wishes)
+    with pytest.raises((InvalidInput, UnsupportedMedia, NotWritten), match=said):
+        settle(asked, environment.here("cpu", 1))
+    if output:  # who wants a sheet of keyframes names no clip
+        keyframes = replace(asked, until="keyframes", codec="")
+        assert settle(keyframes, environment.here("cpu", 1), whole=False).output
+
+
+def test_a_place_that_may_become_free_is_no_reason_to_refuse_keyframes(
+    clip: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out.mp4").write_bytes(b"of before")
+    for output in (tmp_path / "out.mp4", tmp_path / "later" / "out.mp4", tmp_path):
+        assert job(clip, prompt="ink", until="keyframes", output=str(output)).notes == ()
 
 
 def test_a_quick_look_needs_no_other_keyframe_and_none_that_is_painted(
